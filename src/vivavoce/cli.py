@@ -1,0 +1,334 @@
+"""The command line. ``docs/reference/cli.md`` describes it for its user.
+
+Laws
+----
+1. Exit codes: 0 done, 1 it cannot work on this machine, 2 the command line or the configuration is wrong, 130
+   interrupted; ``demo`` adds its own (``vivavoce.demo.run.Exit``). An error is one line on stderr, no traceback.
+2. A command imports what it needs when it runs: ``vivavoce --version`` loads neither numpy nor an engine.
+3. A key is shown once, when it was made here; never otherwise.
+"""
+
+from __future__ import annotations
+
+import os
+
+# numpy's BLAS reads these when it is first imported, here and in every worker process. Left alone it starts a
+# thread per core that spins between our many small products: several times the CPU, and nothing is ready sooner.
+os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+import asyncio
+import logging
+import sys
+from collections.abc import AsyncIterator, Coroutine, Sequence
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Final
+
+import rich.box
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from vivavoce import __version__
+from vivavoce.config import API_KEY_VARIABLE, Config, ConfigError, Overrides, Secret, environment_key, load_config
+
+if TYPE_CHECKING:
+    from vivavoce.demo.run import DemoOptions, Endpoint
+    from vivavoce.engines.registry import EngineInfo, Registry
+    from vivavoce.server.app import Server
+
+FAILED: Final = 1
+WRONG: Final = 2
+INTERRUPTED: Final = 130
+
+DEFAULT_DEPLOYMENT: Final = "gpt-4o-realtime-preview"
+_PIPED_WIDTH: Final = 10_000
+
+app = typer.Typer(
+    name="vivavoce",
+    help="A self-hosted server of the Azure OpenAI / OpenAI Realtime API.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+
+ConfigOption = Annotated[
+    Path | None, typer.Option("--config", help="Configuration file (TOML).", metavar="FILE", show_default=False)
+]
+
+
+class Failure(Exception):
+    """A command cannot do its work. The text is the line that the user sees."""
+
+    def __init__(self, code: int, text: str) -> None:
+        super().__init__(text)
+        self.code = code
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run a command line (None: the process's own); the exit code."""
+    try:
+        code = typer.main.get_command(app).main(argv, prog_name="vivavoce", standalone_mode=False)
+    except ConfigError as error:
+        return _complain(str(error), WRONG)
+    except Failure as failure:
+        return _complain(str(failure), failure.code)
+    except typer.TyperException as error:
+        return _complain(error.format_message(), error.exit_code)
+    except (KeyboardInterrupt, typer.Abort):
+        return INTERRUPTED
+    return code if isinstance(code, int) else 0
+
+
+def _complain(text: str, code: int) -> int:
+    if text:
+        typer.echo(f"vivavoce: {text}", err=True)
+    return code
+
+
+def _show_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"vivavoce {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _root(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Show the version.")
+    ] = False,
+) -> None:
+    """``--version`` is answered by its callback."""
+
+
+# ------------------------------------------------------------------------------------------------------- serve
+
+
+@app.command()
+def serve(
+    host: Annotated[str | None, typer.Option(help="Address to listen on; 127.0.0.1 if not configured.")] = None,
+    port: Annotated[
+        int | None, typer.Option(help="Port to listen on, 0 for a free one; 8089 if not configured.")
+    ] = None,
+    api_key: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--api-key", metavar="KEY", help=f"A key that opens the server; repeatable. Also: {API_KEY_VARIABLE}."
+        ),
+    ] = None,
+    config: ConfigOption = None,
+    log_level: Annotated[
+        str | None, typer.Option(help="debug, info, warning or error; info if not configured.")
+    ] = None,
+) -> None:
+    """Run the server until SIGTERM or SIGINT."""
+    overrides = Overrides(
+        host=host, port=port, api_keys=tuple(Secret(key) for key in api_key or ()), log_level=log_level
+    )
+    settings = load_config(config, environ=os.environ, overrides=overrides)
+    _log_to_stderr(settings.server.log_level)
+    settings, made = _with_key(settings)
+    raise typer.Exit(_run(_serve(settings, made)))
+
+
+async def _serve(config: Config, made: Secret | None) -> int:
+    from vivavoce.gateway.deployments import EngineStartError
+    from vivavoce.server import app as server
+
+    try:
+        return await server.serve(config, on_ready=lambda ready: _announce(ready, made))
+    except EngineStartError as error:
+        raise Failure(FAILED, str(error)) from error
+    except OSError as error:
+        place = f"{config.server.host}:{config.server.port}"
+        raise Failure(FAILED, f"cannot serve on {place}: {error.strerror or error}") from error
+
+
+def _announce(server: Server, made: Secret | None) -> None:
+    """The key, if it was made here, then the one line that says where the server is."""
+    if made is not None:
+        typer.echo(f"No API key was given, so one was made for this run: {made.reveal()}")
+    base = f"ws://{_host_in_url(server.config.server.host)}:{server.port}"
+    name = server.config.deployments[0].name
+    typer.echo(
+        f"vivavoce is ready: {base}/openai/realtime?api-version=2024-10-01-preview&deployment={name} (Azure), "
+        f"{base}/v1/realtime?model={name} (OpenAI)"
+    )
+    sys.stdout.flush()
+
+
+def _host_in_url(host: str) -> str:
+    """Every address is no address to connect to, and IPv6 goes into brackets."""
+    host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)
+    return f"[{host}]" if ":" in host else host
+
+
+def _with_key(config: Config) -> tuple[Config, Secret | None]:
+    """The configuration with a key in any case, and that key if it had to be made."""
+    from vivavoce.gateway.auth import new_key
+
+    if config.resource.keys:
+        return config, None
+    made = new_key()
+    return config.with_keys(made), made
+
+
+def _run(work: Coroutine[Any, Any, int]) -> int:
+    """On uvloop where it exists: it does not on Windows."""
+    try:
+        import uvloop
+    except ImportError:
+        return asyncio.run(work)
+    return uvloop.run(work)
+
+
+def _log_to_stderr(level: str) -> None:
+    logging.basicConfig(
+        level=level.upper(), stream=sys.stderr, format="%(asctime)s %(levelname)s %(name)s: %(message)s", force=True
+    )
+
+
+# -------------------------------------------------------------------------------------------------------- demo
+
+
+@app.command()
+def demo(
+    wav: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Ask with this WAV file instead of the shipped question.")
+    ] = None,
+    text: Annotated[str | None, typer.Option(help="Type this instead of speaking.")] = None,
+    url: Annotated[
+        str | None, typer.Option(help="A server that already runs, ours or a real one; else one is started.")
+    ] = None,
+    api_key: Annotated[
+        str | None, typer.Option(metavar="KEY", help=f"Key for --url. Also: {API_KEY_VARIABLE}.")
+    ] = None,
+    deployment: Annotated[str | None, typer.Option(metavar="NAME", help="Deployment (or model) to ask.")] = None,
+    output: Annotated[Path, typer.Option(metavar="FILE", help="Where the spoken reply goes.")] = Path(
+        "demo-reply.wav"
+    ),
+    voice: Annotated[str | None, typer.Option(help="Voice of the reply: alloy, ash, ...")] = None,
+    instructions: Annotated[str | None, typer.Option(help="Instructions for the session.")] = None,
+    timeout: Annotated[float, typer.Option(metavar="SECONDS", help="Longest wait for an answer.")] = 60.0,
+    config: ConfigOption = None,
+) -> None:
+    """Ask a spoken question in a real session, show what happens, and write the reply as a WAV file."""
+    from vivavoce.demo.run import DemoOptions
+
+    if url is not None and config is not None:
+        raise Failure(WRONG, "--config is for a server that the demo starts; it does not go with --url")
+    if url is None and api_key is not None:
+        raise Failure(WRONG, "--api-key is for a server that already runs; give its --url")
+    _log_to_stderr("warning")
+    settings = None if url is not None else load_config(config, environ=os.environ)
+    options = DemoOptions(
+        wav=wav,
+        text=text,
+        url=url,
+        api_key=api_key if url is None or api_key is not None else _key_from_environment(),
+        deployment=deployment or (DEFAULT_DEPLOYMENT if settings is None else settings.deployments[0].name),
+        output=output,
+        timeout_s=timeout,
+        voice=voice,
+        instructions=instructions,
+    )
+    raise typer.Exit(_run(_demo(options, settings)))
+
+
+def _key_from_environment() -> str | None:
+    key = environment_key(os.environ)
+    return None if key is None else key.reveal()
+
+
+async def _demo(options: DemoOptions, config: Config | None) -> int:
+    from vivavoce.demo.run import run_demo
+    from vivavoce.gateway.deployments import EngineStartError
+
+    @asynccontextmanager
+    async def serve() -> AsyncIterator[Endpoint]:
+        assert config is not None, "a demo with a URL starts no server"
+        async with _own_server(config) as endpoint:
+            yield endpoint
+
+    try:
+        return await run_demo(options, serve=serve, console=Console())
+    except EngineStartError as error:
+        raise Failure(FAILED, str(error)) from error
+
+
+@asynccontextmanager
+async def _own_server(config: Config) -> AsyncIterator[Endpoint]:
+    from vivavoce.demo.run import Endpoint
+    from vivavoce.server.app import running
+
+    config, _ = _with_key(config)
+    async with running(config, host="127.0.0.1", port=0) as server:
+        yield Endpoint(f"ws://127.0.0.1:{server.port}", config.resource.keys[0].reveal())
+
+
+# -------------------------------------------------------------------------------------- check-config, engines
+
+
+@app.command("check-config")
+def check_config(file: Annotated[Path, typer.Argument(metavar="FILE", help="Configuration file (TOML).")]) -> None:
+    """Check a configuration file, with the options of its engines; nothing is started."""
+    from vivavoce.engines.registry import Registry
+    from vivavoce.gateway.deployments import Deployment, build_engines
+
+    config = load_config(file, environ=os.environ)
+    build_engines(config, Registry.installed())
+    table = Table(
+        "deployment", "model", "profile", "vad", "transcriber", "language model", "synthesizer", "tpm", "rpm"
+    )
+    for settings in config.deployments:
+        one = Deployment.of(settings)
+        limits = (str(one.tokens_per_minute), str(one.requests_per_minute))
+        table.add_row(one.name, one.reported_model, one.profile, *one.engines.values(), *limits)
+    _print_table(table)
+    keys = len(config.resource.keys)
+    server = config.server
+    typer.echo(
+        f"{file}: ok. Resource {config.resource.name}, {server.host}:{server.port}, "
+        f"{keys or 'no'} {'key' if keys == 1 else 'keys'}"
+    )
+    for name in config.unused_engines():
+        typer.echo(f"{file}: engine.{name} is used by no deployment", err=True)
+
+
+@app.command()
+def engines() -> None:
+    """List the installed engines and what they can do."""
+    from vivavoce.engines.registry import Registry
+
+    registry = Registry.installed()
+    table = Table("kind", "name", "version", "package", "what it can do")
+    for info in registry.available():
+        package = f"{info.distribution} {info.version}".strip()
+        version, ability = _try(registry, info)
+        table.add_row(info.kind, info.name, version, package, ability)
+    _print_table(table)
+
+
+def _try(registry: Registry, info: EngineInfo) -> tuple[str, str]:
+    """Version and abilities of an engine with default options, or why they are unknown."""
+    from vivavoce.engines.registry import EngineOptionsError, EngineUnavailable, describe
+
+    try:
+        engine = registry.create(info.kind, info.name, {})
+    except EngineOptionsError as error:
+        return "", f"needs options: {error}"
+    except EngineUnavailable as error:
+        return "", f"does not work: {error.problem}"
+    return engine.version, describe(engine)
+
+
+def _print_table(table: Table) -> None:
+    """At its own width when piped, so that no cell is wrapped for another program."""
+    table.box = rich.box.SIMPLE_HEAD
+    for column in table.columns:
+        column.overflow = "fold"
+    console = Console(markup=False, highlight=False)
+    if not console.is_terminal:
+        console = Console(markup=False, highlight=False, width=_PIPED_WIDTH)
+    console.print(table)

@@ -1,0 +1,49 @@
+"""What a response runs on: a frozen snapshot of configuration and conversation, never live state."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from types import MappingProxyType
+
+from vivavoce.audio.formats import AudioFormat, Clip
+from vivavoce.wire.items import Item
+from vivavoce.wire.session_config import FunctionTool, Modality, ToolChoice, Voice
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """One item of a conversation with what the wire does not show. Replaced as a whole, never changed in place."""
+
+    item: Item
+    clips: Mapping[int, Clip] = field(default_factory=lambda: MappingProxyType({}))
+    """Audio that the client sent, by content index."""
+    heard: Mapping[int, str] = field(default_factory=lambda: MappingProxyType({}))
+    """What the recogniser made of it, by content index."""
+    text_tokens: int = 0
+    audio_tokens: int = 0
+    audio_ms: int = 0
+    """Milliseconds of assistant audio that the conversation holds."""
+    truncated: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class ResponsePlan:
+    """All that an engine may know of a response."""
+
+    response_id: str
+    instructions: str
+    context: tuple[Entry, ...]
+    modalities: tuple[Modality, ...]
+    voice: Voice
+    output_format: AudioFormat
+    tools: tuple[FunctionTool, ...]
+    tool_choice: ToolChoice
+    temperature: float
+    max_output_tokens: int | None
+    speed: float
+
+    @property
+    def speaks(self) -> bool:
+        """True when messages of this response are audio with a transcript; False when they are text."""
+        return "audio" in self.modalities

@@ -1,0 +1,249 @@
+"""The contract of the core on one screen: ``Input`` is all that can happen, ``Effect`` all that can be asked for.
+
+Laws
+----
+1. The core decides, the runtime acts. A session turns each input into effects, at once and without waiting.
+2. Reports of an engine carry the id of what they belong to; a report whose id is gone is late, and dies here.
+3. Effects are performed in the order given. Starting what was started and stopping what has stopped is harmless.
+4. Times of audio are ticks of 1/24000 s on the session's audio clock (``audio.formats``).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal, TypeAlias
+
+from vivavoce.audio.formats import AudioFormat, Clip
+from vivavoce.core.context import ResponsePlan
+from vivavoce.wire.client_events import ClientEvent, Rejected
+from vivavoce.wire.errors import ServerFault
+from vivavoce.wire.server_events import RateLimit, ServerEvent
+from vivavoce.wire.session_config import Transcription
+
+# ------------------------------------------------------------------------------------- what can happen
+
+
+@dataclass(frozen=True, slots=True)
+class VadFrame:
+    """The VAD judged the 32 ms frame that ends at ``end_tick`` (always a multiple of 768)."""
+
+    end_tick: int
+    probability: float
+
+
+@dataclass(frozen=True, slots=True)
+class VadFailed:
+    """The VAD could not judge; turn detection goes on with the next frame."""
+
+
+@dataclass(frozen=True, slots=True)
+class Recognised:
+    """The whole transcript of one item's audio is known."""
+
+    item_id: str
+    text: str
+    content_index: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class RecognitionDelta:
+    """More of a transcript that will not change any more."""
+
+    item_id: str
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class RecognitionFailed:
+    item_id: str
+    code: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class QuotaGranted:
+    response_id: str
+    rate_limits: tuple[RateLimit, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class QuotaDenied:
+    response_id: str
+    name: Literal["requests", "tokens"]
+    retry_after_s: float
+    rate_limits: tuple[RateLimit, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class QuotaSettled:
+    rate_limits: tuple[RateLimit, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class TextProduced:
+    """The model's words: the text of a text message, the transcript of a spoken one."""
+
+    response_id: str
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class AudioProduced:
+    response_id: str
+    audio: bytes
+    """In the plan's output format; whole samples."""
+
+
+@dataclass(frozen=True, slots=True)
+class CallStarted:
+    response_id: str
+    name: str
+
+
+@dataclass(frozen=True, slots=True)
+class ArgumentsProduced:
+    response_id: str
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class ResponseFinished:
+    response_id: str
+    reason: Literal["stop", "max_output_tokens", "content_filter"] = "stop"
+
+
+@dataclass(frozen=True, slots=True)
+class ResponseFailed:
+    response_id: str
+    fault: ServerFault
+
+
+@dataclass(frozen=True, slots=True)
+class TimePassed:
+    """The deadline that the session asked for has come."""
+
+
+@dataclass(frozen=True, slots=True)
+class ShutDown:
+    """The server ends the session: 1001 when it goes away, 1011 when it found a bug."""
+
+    code: int
+    reason: str
+
+
+Report: TypeAlias = (
+    VadFrame
+    | VadFailed
+    | Recognised
+    | RecognitionDelta
+    | RecognitionFailed
+    | QuotaGranted
+    | QuotaDenied
+    | QuotaSettled
+    | TextProduced
+    | AudioProduced
+    | CallStarted
+    | ArgumentsProduced
+    | ResponseFinished
+    | ResponseFailed
+)
+Input: TypeAlias = ClientEvent | Rejected | Report | TimePassed | ShutDown
+
+# ----------------------------------------------------------------------------------- what can be asked for
+
+
+@dataclass(frozen=True, slots=True)
+class Emit:
+    event: ServerEvent
+
+
+@dataclass(frozen=True, slots=True)
+class FeedVad:
+    """Judge this audio; it begins at ``start_tick``."""
+
+    start_tick: int
+    format: AudioFormat
+    data: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class ResetVad:
+    """Forget what was heard; frames under way are not reported."""
+
+
+@dataclass(frozen=True, slots=True)
+class OpenUtterance:
+    """The audio of ``item_id`` begins; ``transcription`` is None where only the model may want the words."""
+
+    item_id: str
+    transcription: Transcription | None
+
+
+@dataclass(frozen=True, slots=True)
+class FeedUtterance:
+    item_id: str
+    clip: Clip
+
+
+@dataclass(frozen=True, slots=True)
+class CloseUtterance:
+    """The audio of ``item_id`` is complete; its words are awaited."""
+
+    item_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class DropUtterance:
+    """Nobody wants the words of ``item_id`` any more."""
+
+    item_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class ReserveQuota:
+    """Ask for admission of one response; answered by QuotaGranted or QuotaDenied."""
+
+    response_id: str
+    tokens: int
+
+
+@dataclass(frozen=True, slots=True)
+class SettleQuota:
+    """A response has ended and used ``tokens``; answered by QuotaSettled if ``tell``."""
+
+    response_id: str
+    tokens: int
+    tell: bool
+
+
+@dataclass(frozen=True, slots=True)
+class StartResponse:
+    plan: ResponsePlan
+
+
+@dataclass(frozen=True, slots=True)
+class StopResponse:
+    response_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class Close:
+    """Send what was emitted, then close the connection."""
+
+    code: int
+    reason: str
+
+
+Effect: TypeAlias = (
+    Emit
+    | FeedVad
+    | ResetVad
+    | OpenUtterance
+    | FeedUtterance
+    | CloseUtterance
+    | DropUtterance
+    | ReserveQuota
+    | SettleQuota
+    | StartResponse
+    | StopResponse
+    | Close
+)

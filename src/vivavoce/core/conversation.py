@@ -1,0 +1,172 @@
+"""The conversation: an ordered list of items (protocol sections 4.4 - 4.6, 7.1).
+
+Laws
+----
+1. Ids are unique; ``previous_item_id`` is the direct predecessor at that moment, None for the first item.
+2. Adding, finding, replacing and deleting cost the same however long the conversation is.
+3. Entries are frozen; a snapshot shares them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from typing import Final
+
+from vivavoce.core import usage
+from vivavoce.core.context import Entry
+from vivavoce.wire import errors, items
+
+ROOT: Final = "root"
+"""``previous_item_id`` of an item that goes first."""
+
+
+@dataclass(slots=True)
+class _Node:
+    entry: Entry
+    before: str | None = None
+    after: str | None = None
+
+
+class Conversation:
+    """The items of one session, in order."""
+
+    def __init__(self, conversation_id: str) -> None:
+        self.id = conversation_id
+        self._nodes: dict[str, _Node] = {}
+        self._first: str | None = None
+        self._last: str | None = None
+        self._calls: dict[str, int] = {}
+        """Function calls in the list, by call id, with their number."""
+        self._spoken = 0
+        """Assistant messages with audio in the list."""
+        self._snapshot: tuple[Entry, ...] | None = None
+
+    def __contains__(self, item_id: object) -> bool:
+        return item_id in self._nodes
+
+    def __len__(self) -> int:
+        return len(self._nodes)
+
+    def __iter__(self) -> Iterator[Entry]:
+        item_id = self._first
+        while item_id is not None:
+            node = self._nodes[item_id]
+            yield node.entry
+            item_id = node.after
+
+    @property
+    def has_assistant_audio(self) -> bool:
+        return self._spoken > 0
+
+    @property
+    def last_id(self) -> str | None:
+        return self._last
+
+    def get(self, item_id: str) -> Entry | None:
+        node = self._nodes.get(item_id)
+        return node.entry if node else None
+
+    def predecessor(self, item_id: str) -> str | None:
+        return self._nodes[item_id].before
+
+    def has_call(self, call_id: str) -> bool:
+        return call_id in self._calls
+
+    def snapshot(self) -> tuple[Entry, ...]:
+        """The entries in order; the same tuple until the conversation changes."""
+        if self._snapshot is None:
+            self._snapshot = tuple(self)
+        return self._snapshot
+
+    def check_place(self, previous_item_id: str | None) -> None:
+        """Raises ClientFault if ``previous_item_id`` names no place in the list."""
+        if previous_item_id not in (None, ROOT) and previous_item_id not in self._nodes:
+            raise errors.unknown_previous_item(str(previous_item_id))
+
+    def add(self, entry: Entry, previous_item_id: str | None = None) -> str | None:
+        """Put ``entry`` after an item (None: at the end; ``root``: first). Returns its predecessor's id.
+
+        Raises ClientFault for an id that is taken or a place that does not exist, changing nothing.
+        """
+        item_id = entry.item.id
+        if item_id in self._nodes:
+            raise errors.duplicate_item(item_id)
+        self.check_place(previous_item_id)
+        before = self._last if previous_item_id is None else previous_item_id
+        if before == ROOT and ROOT not in self._nodes:
+            before = None
+        after = self._nodes[before].after if before is not None else self._first
+        self._nodes[item_id] = _Node(entry, before, after)
+        self._link(before, item_id)
+        self._link(item_id, after)
+        self._count(entry, 1)
+        self._snapshot = None
+        return before
+
+    def replace(self, entry: Entry) -> None:
+        """Put ``entry`` in the place of the one with its id; nothing happens if that was deleted."""
+        node = self._nodes.get(entry.item.id)
+        if node is not None:
+            self._count(node.entry, -1)
+            node.entry = entry
+            self._count(entry, 1)
+            self._snapshot = None
+
+    def delete(self, item_id: str) -> None:
+        """Raises ClientFault for an unknown id."""
+        node = self._nodes.pop(item_id, None)
+        if node is None:
+            raise errors.unknown_item("deleting", "delete", item_id)
+        self._link(node.before, node.after)
+        self._count(node.entry, -1)
+        self._snapshot = None
+
+    def truncate(self, item_id: str, content_index: int, audio_end_ms: int) -> None:
+        """Cut the audio of an assistant message and forget its transcript. Raises ClientFault, changing nothing."""
+        entry = self.get(item_id)
+        if entry is None:
+            raise errors.unknown_item("truncating", "truncate", item_id)
+        item = entry.item
+        if not isinstance(item, items.MessageItem) or entry.audio_ms == 0 or content_index >= len(item.content):
+            raise errors.not_truncatable()
+        if not isinstance(item.content[content_index], items.AudioPart):
+            raise errors.not_truncatable()
+        if audio_end_ms > entry.audio_ms:
+            raise errors.truncate_beyond_audio(entry.audio_ms, audio_end_ms)
+        self.replace(truncated(entry, audio_end_ms))
+
+    def _link(self, before: str | None, after: str | None) -> None:
+        if before is None:
+            self._first = after
+        else:
+            self._nodes[before].after = after
+        if after is None:
+            self._last = before
+        else:
+            self._nodes[after].before = before
+
+    def _count(self, entry: Entry, step: int) -> None:
+        if entry.audio_ms:
+            self._spoken += step
+        if isinstance(entry.item, items.FunctionCallItem):
+            call_id = entry.item.call_id
+            self._calls[call_id] = self._calls.get(call_id, 0) + step
+            if not self._calls[call_id]:
+                del self._calls[call_id]
+
+
+def truncated(entry: Entry, audio_end_ms: int) -> Entry:
+    """``entry``, an assistant message, with ``audio_end_ms`` of its audio and none of its words."""
+    item = entry.item
+    assert isinstance(item, items.MessageItem)
+    parts = tuple(items.AudioPart(None) if isinstance(p, items.AudioPart) else p for p in item.content)
+    item = items.MessageItem(item.id, item.role, parts, item.status)
+    return replace(
+        entry,
+        item=item,
+        audio_ms=audio_end_ms,
+        truncated=True,
+        text_tokens=usage.item_text_tokens(item),
+        audio_tokens=audio_end_ms // usage.ASSISTANT_MS_PER_TOKEN,
+    )

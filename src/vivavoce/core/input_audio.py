@@ -1,0 +1,103 @@
+"""The input audio buffer: what was appended and can still be asked for (protocol sections 4.1 - 4.3, 7.3).
+
+Laws
+----
+1. The clock counts every byte ever appended. Commit, clear and a change of format never move it back.
+2. Audio lies in one piece from ``kept_from`` to ``clock``. Without turn detection all of it is uncommitted.
+3. With turn detection, audio that no turn can reach any more is dropped: in silence only the padding stays.
+4. What was committed may be reached once more, as the padding of the next turn, but is not committed by hand again.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from dataclasses import dataclass
+from typing import Final
+
+from vivavoce.audio.formats import TICKS_PER_MS, AudioFormat, Clip
+from vivavoce.wire import errors
+
+MIN_COMMIT_TICKS: Final = 100 * TICKS_PER_MS
+MAX_BUFFER_TICKS: Final = 30 * 60 * 1000 * TICKS_PER_MS
+"""As long as a session lasts (protocol section 4.1)."""
+
+
+@dataclass(slots=True)
+class _Chunk:
+    start: int
+    format: AudioFormat
+    data: bytes
+
+    @property
+    def end(self) -> int:
+        return self.start + self.format.ticks(len(self.data))
+
+
+class InputAudio:
+    """The buffer of one session. Positions are ticks of the audio clock."""
+
+    def __init__(self) -> None:
+        self.clock = 0
+        """End of all audio ever appended."""
+        self.uncommitted_from = 0
+        """Where a commit by hand begins."""
+        self._chunks: deque[_Chunk] = deque()
+
+    @property
+    def kept_from(self) -> int:
+        """Where the audio that is still here begins."""
+        return self._chunks[0].start if self._chunks else self.clock
+
+    def append(self, fmt: AudioFormat, data: bytes) -> int:
+        """Take ``data``; returns the tick at which it begins. Raises ClientFault, changing nothing."""
+        if not data:
+            raise errors.invalid_audio("audio", fmt.value, "empty bytes")
+        if len(data) % fmt.sample_bytes:
+            raise errors.invalid_audio("audio", fmt.value)
+        start = self.clock
+        ticks = fmt.ticks(len(data))
+        if start + ticks - self.kept_from > MAX_BUFFER_TICKS:
+            raise errors.buffer_full(MAX_BUFFER_TICKS // TICKS_PER_MS)
+        self._chunks.append(_Chunk(start, fmt, data))
+        self.clock = start + ticks
+        return start
+
+    def commit(self, start: int) -> Clip:
+        """Take everything from ``start`` on, by hand. Raises ClientFault under 100 ms, changing nothing."""
+        length = self.clock - start
+        if length < MIN_COMMIT_TICKS:
+            raise errors.commit_too_small(length / TICKS_PER_MS)
+        clip = self.cut(start, self.clock)
+        self.committed(self.clock)
+        return clip
+
+    def committed(self, end: int) -> None:
+        """Everything before ``end`` belongs to an item now."""
+        self.uncommitted_from = max(self.uncommitted_from, end)
+
+    def clear(self) -> None:
+        """Forget all audio; the clock goes on."""
+        self._chunks.clear()
+        self.uncommitted_from = self.clock
+
+    def keep_from(self, tick: int) -> None:
+        """Nothing before ``tick`` will be asked for again; whole chunks before it are dropped."""
+        chunks = self._chunks
+        while chunks and chunks[0].end <= tick:
+            chunks.popleft()
+
+    def cut(self, start: int, end: int) -> Clip:
+        """A copy of what is kept between two ticks; what is gone already is left out."""
+        segments: list[tuple[AudioFormat, list[bytes]]] = []
+        for chunk in self._chunks:
+            if chunk.start >= end:
+                break
+            if chunk.end <= start:
+                continue
+            first = chunk.format.bytes_of(max(start, chunk.start) - chunk.start)
+            last = chunk.format.bytes_of(min(end, chunk.end) - chunk.start)
+            if segments and segments[-1][0] is chunk.format:
+                segments[-1][1].append(chunk.data[first:last])
+            else:
+                segments.append((chunk.format, [chunk.data[first:last]]))
+        return Clip(tuple((fmt, b"".join(parts)) for fmt, parts in segments))

@@ -1,0 +1,151 @@
+"""The output of one response: brackets that always close (protocol section 5).
+
+Laws
+----
+1. Brackets nest: item -> part -> delta. At most one item is open; products go into it, or open the next one.
+2. Whatever opens is closed, once, by :meth:`Output.close`: ``.done`` events come in the order of the protocol, also
+   when a response is cut short, and then the item's status says so.
+3. The concatenation of the deltas of a part is the text of its ``.done``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Generator, Iterator
+from dataclasses import dataclass, field
+from typing import TypeAlias
+
+from vivavoce.audio.formats import AudioFormat
+from vivavoce.core.ids import Ids
+from vivavoce.wire import items
+from vivavoce.wire import server_events as se
+
+
+@dataclass(frozen=True, slots=True)
+class Opened:
+    """An item begins; it takes its place in the conversation now."""
+
+    item: items.Item
+
+
+@dataclass(frozen=True, slots=True)
+class Closed:
+    """An item is final, with the sound that was sent for it."""
+
+    item: items.Item
+    audio_ticks: int
+
+
+Step: TypeAlias = se.ServerEvent | Opened | Closed
+
+
+@dataclass(frozen=True, slots=True)
+class Between:
+    """No item is open."""
+
+
+@dataclass(slots=True)
+class OpenMessage:
+    item_id: str
+    texts: list[str] = field(default_factory=list)
+    audio_ticks: int = 0
+
+
+@dataclass(slots=True)
+class OpenCall:
+    item_id: str
+    call_id: str
+    name: str
+    arguments: list[str] = field(default_factory=list)
+
+
+class Output:
+    """The items of one response, done and open. Every method yields steps in the order to perform them."""
+
+    def __init__(self, response_id: str, *, speaks: bool, output_format: AudioFormat, ids: Ids) -> None:
+        self.done: list[items.Item] = []
+        self.open: Between | OpenMessage | OpenCall = Between()
+        self._response_id = response_id
+        self._speaks = speaks
+        self._format = output_format
+        self._ids = ids
+
+    @property
+    def untouched(self) -> bool:
+        """Nothing was ever produced."""
+        return not self.done and isinstance(self.open, Between)
+
+    def text(self, delta: str) -> Iterator[Step]:
+        message = yield from self._message()
+        message.texts.append(delta)
+        at = (self._response_id, message.item_id, len(self.done), 0)
+        yield se.TranscriptDelta(*at, delta) if self._speaks else se.TextDelta(*at, delta)
+
+    def audio(self, data: bytes) -> Iterator[Step]:
+        message = yield from self._message()
+        message.audio_ticks += self._format.ticks(len(data))
+        yield se.AudioDelta(self._response_id, message.item_id, len(self.done), 0, data)
+
+    def call(self, name: str) -> Iterator[Step]:
+        yield from self.close("completed")
+        call = OpenCall(self._ids.next("item"), self._ids.next("call"), name)
+        self.open = call
+        item = items.FunctionCallItem(call.item_id, call.call_id, name, "", "in_progress")
+        yield se.OutputItemAdded(self._response_id, len(self.done), item)
+        yield Opened(item)
+
+    def arguments(self, delta: str) -> Iterator[Step]:
+        """More arguments of the open call; the runtime lets none through without one."""
+        call = self.open
+        assert isinstance(call, OpenCall)
+        call.arguments.append(delta)
+        yield se.ArgumentsDelta(self._response_id, call.item_id, len(self.done), call.call_id, delta)
+
+    def close(self, status: items.ItemStatus) -> Iterator[Step]:
+        """Close what is open, from the inside out."""
+        match self.open:
+            case Between():
+                return
+            case OpenMessage():
+                yield from self._close_message(self.open, status)
+            case OpenCall():
+                yield from self._close_call(self.open, status)
+
+    def _message(self) -> Generator[Step, None, OpenMessage]:
+        if isinstance(self.open, OpenMessage):
+            return self.open
+        yield from self.close("completed")
+        message = OpenMessage(self._ids.next("item"))
+        self.open = message
+        item = items.MessageItem(message.item_id, "assistant", (), "in_progress")
+        part: items.OutputPart = items.AudioPart("") if self._speaks else items.TextPart("")
+        yield se.OutputItemAdded(self._response_id, len(self.done), item)
+        yield Opened(item)
+        yield se.ContentPartAdded(self._response_id, message.item_id, len(self.done), 0, part)
+        return message
+
+    def _close_message(self, message: OpenMessage, status: items.ItemStatus) -> Iterator[Step]:
+        text = "".join(message.texts)
+        at = (self._response_id, message.item_id, len(self.done), 0)
+        part: items.OutputPart
+        if self._speaks:
+            part = items.AudioPart(text)
+            yield se.AudioDone(*at)
+            yield se.TranscriptDone(*at, text)
+        else:
+            part = items.TextPart(text)
+            yield se.TextDone(*at, text)
+        yield se.ContentPartDone(*at, part)
+        item = items.MessageItem(message.item_id, "assistant", (part,), status)
+        yield from self._finish(item, message.audio_ticks)
+
+    def _close_call(self, call: OpenCall, status: items.ItemStatus) -> Iterator[Step]:
+        arguments = "".join(call.arguments)
+        yield se.ArgumentsDone(self._response_id, call.item_id, len(self.done), call.call_id, call.name, arguments)
+        item = items.FunctionCallItem(call.item_id, call.call_id, call.name, arguments, status)
+        yield from self._finish(item, 0)
+
+    def _finish(self, item: items.Item, audio_ticks: int) -> Iterator[Step]:
+        yield Closed(item, audio_ticks)
+        yield se.OutputItemDone(self._response_id, len(self.done), item)
+        self.done.append(item)
+        self.open = Between()

@@ -1,0 +1,307 @@
+"""Responses: who may run, what they produce, how they end (protocol sections 4.8, 4.9 and 5).
+
+Laws
+----
+1. At most one response of the default conversation runs; out-of-band ones run beside it, up to a bound.
+2. ``response.created`` is answered by exactly one ``response.done``; nothing of a response comes after that.
+3. A response runs on a frozen plan; what changes afterwards does not reach it.
+4. ``Created`` waits for admission by quota, ``Streaming`` has an engine at work; both can be cut short any time.
+5. Reports for a response that is gone are late, and change nothing.
+6. Output is counted as it comes; at the limit the response is cut there and ends incomplete.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
+from enum import Enum, auto
+from typing import Final
+
+from vivavoce.audio.formats import TICKS_PER_MS
+from vivavoce.core import contract as c
+from vivavoce.core import usage
+from vivavoce.core.context import Entry, ResponsePlan
+from vivavoce.core.conversation import Conversation, truncated
+from vivavoce.core.ids import Ids
+from vivavoce.core.journal import Journal
+from vivavoce.core.output import Closed, Opened, OpenMessage, Output, Step
+from vivavoce.wire import errors, items
+from vivavoce.wire import server_events as se
+from vivavoce.wire.errors import ServerFault
+
+MAX_OUT_OF_BAND: Final = 16
+"""Out-of-band responses that one session may have running."""
+_TICKS_PER_TOKEN: Final = usage.ASSISTANT_MS_PER_TOKEN * TICKS_PER_MS
+
+
+class Phase(Enum):
+    CREATED = auto()
+    STREAMING = auto()
+
+
+@dataclass(slots=True)
+class Run:
+    """One response on its way."""
+
+    plan: ResponsePlan
+    output: Output
+    in_band: bool
+    """Its items belong to the default conversation."""
+    metadata: Mapping[str, str] | None
+    input_usage: se.Usage
+    phase: Phase = Phase.CREATED
+    text_tokens: int = 0
+    audio_ticks: int = 0
+
+    @property
+    def usage(self) -> se.Usage:
+        counted = self.input_usage
+        return se.Usage(
+            input_text=counted.input_text,
+            input_audio=counted.input_audio,
+            cached_text=counted.cached_text,
+            cached_audio=counted.cached_audio,
+            output_text=self.text_tokens,
+            output_audio=usage.assistant_audio_tokens(self.audio_ticks),
+        )
+
+    @property
+    def tokens_left(self) -> int | None:
+        limit = self.plan.max_output_tokens
+        if limit is None:
+            return None
+        return limit - self.text_tokens - usage.assistant_audio_tokens(self.audio_ticks)
+
+
+class Responses:
+    """All responses of one session."""
+
+    def __init__(self, *, model: str, ids: Ids, conversation: Conversation, journal: Journal) -> None:
+        self.default: Run | None = None
+        self.apart: dict[str, Run] = {}
+        self._model = model
+        self._ids = ids
+        self._conversation = conversation
+        self._journal = journal
+        self._cache = usage.PromptCache()
+
+    # ------------------------------------------------------------------------------------ beginning and end
+
+    def check_free(self, *, in_band: bool) -> None:
+        """Raises ClientFault if no such response may begin now."""
+        if in_band and self.default is not None:
+            raise errors.active_response(self.default.plan.response_id)
+        if not in_band and len(self.apart) >= MAX_OUT_OF_BAND:
+            raise errors.too_many_responses(MAX_OUT_OF_BAND)
+
+    def create(self, plan: ResponsePlan, *, in_band: bool, metadata: Mapping[str, str] | None) -> None:
+        """Begin a response; the caller has made sure by :meth:`check_free` that it may."""
+        run = Run(
+            plan=plan,
+            output=Output(plan.response_id, speaks=plan.speaks, output_format=plan.output_format, ids=self._ids),
+            in_band=in_band,
+            metadata=metadata,
+            input_usage=self._input_usage(plan, in_band=in_band),
+        )
+        if in_band:
+            self.default = run
+        else:
+            self.apart[plan.response_id] = run
+        self._journal.emit(se.ResponseCreated(self._describe(run, "in_progress", None, None)))
+        wanted = run.input_usage.total + (plan.max_output_tokens or usage.OUTPUT_RESERVE)
+        self._journal.ask(c.ReserveQuota(plan.response_id, wanted))
+
+    def cancel(self, response_id: str | None, reason: se.StatusReason) -> bool:
+        """Cut a response short: the one named, or the default one. Returns False if there is none."""
+        run = self.default if response_id is None else self._find(response_id)
+        if run is None:
+            return False
+        self._end(run, "cancelled", se.StatusDetails(type="cancelled", reason=reason))
+        return True
+
+    def stop_all(self) -> None:
+        """The session is over: engines stop, and nothing more is said."""
+        for run in (*self.apart.values(), *([self.default] if self.default else [])):
+            self._release(run, tell=False, tokens=run.usage.total)
+
+    # --------------------------------------------------------------------------------------------- reports
+
+    def granted(self, report: c.QuotaGranted) -> None:
+        run = self._find(report.response_id)
+        if run is not None and run.phase is Phase.CREATED:
+            run.phase = Phase.STREAMING
+            self._journal.emit(se.RateLimitsUpdated("created", report.rate_limits))
+            self._journal.ask(c.StartResponse(run.plan))
+
+    def denied(self, report: c.QuotaDenied) -> None:
+        run = self._find(report.response_id)
+        if run is not None and run.phase is Phase.CREATED:
+            self._journal.emit(se.RateLimitsUpdated("created", report.rate_limits))
+            self._fail(run, errors.rate_limit_exceeded(self._model, report.name, report.retry_after_s))
+
+    def text(self, report: c.TextProduced) -> None:
+        run = self._find(report.response_id)
+        if run is None or not report.text:
+            return
+        tokens = usage.text_tokens(report.text)
+        if self._fits(run, tokens):
+            run.text_tokens += tokens
+            self._perform(run, run.output.text(report.text))
+
+    def audio(self, report: c.AudioProduced) -> None:
+        run = self._find(report.response_id)
+        if run is None or not report.audio:
+            return
+        fmt = run.plan.output_format
+        data = report.audio
+        left = run.tokens_left
+        cut = False
+        if left is not None:
+            room = (left + 1) * _TICKS_PER_TOKEN - run.audio_ticks % _TICKS_PER_TOKEN - 1
+            cut = fmt.ticks(len(data)) > room
+            data = data[: fmt.bytes_of(max(0, room))] if cut else data
+        if data:
+            run.audio_ticks += fmt.ticks(len(data))
+            self._perform(run, run.output.audio(data))
+        if cut:
+            self._incomplete(run, "max_output_tokens")
+
+    def call(self, report: c.CallStarted) -> None:
+        run = self._find(report.response_id)
+        if run is None:
+            return
+        tokens = usage.text_tokens(report.name)
+        if self._fits(run, tokens):
+            run.text_tokens += tokens
+            self._perform(run, run.output.call(report.name))
+
+    def arguments(self, report: c.ArgumentsProduced) -> None:
+        run = self._find(report.response_id)
+        if run is None or not report.text:
+            return
+        tokens = usage.text_tokens(report.text)
+        if self._fits(run, tokens):
+            run.text_tokens += tokens
+            self._perform(run, run.output.arguments(report.text))
+
+    def finished(self, report: c.ResponseFinished) -> None:
+        run = self._find(report.response_id)
+        if run is None:
+            return
+        if report.reason == "stop":
+            self._end(run, "completed", None)
+        else:
+            self._incomplete(run, report.reason)
+
+    def failed(self, report: c.ResponseFailed) -> None:
+        run = self._find(report.response_id)
+        if run is not None:
+            self._fail(run, report.fault)
+
+    def sync(self) -> None:
+        """Bring the conversation up to the audio that was sent of items still open."""
+        run = self.default
+        if run is not None and isinstance(run.output.open, OpenMessage):
+            entry = self._conversation.get(run.output.open.item_id)
+            audio_ms = run.output.open.audio_ticks // TICKS_PER_MS
+            if entry is not None and not entry.truncated and entry.audio_ms != audio_ms:
+                part = items.AudioPart("".join(run.output.open.texts))
+                item = items.MessageItem(entry.item.id, "assistant", (part,), "in_progress")
+                self._conversation.replace(replace(entry, item=item, audio_ms=audio_ms))
+
+    # -------------------------------------------------------------------------------------------- details
+
+    def _find(self, response_id: str) -> Run | None:
+        if self.default is not None and self.default.plan.response_id == response_id:
+            return self.default
+        return self.apart.get(response_id)
+
+    def _fits(self, run: Run, tokens: int) -> bool:
+        left = run.tokens_left
+        if left is None or tokens <= left:
+            return True
+        self._incomplete(run, "max_output_tokens")
+        return False
+
+    def _incomplete(self, run: Run, reason: se.StatusReason) -> None:
+        self._end(run, "incomplete", se.StatusDetails(type="incomplete", reason=reason))
+
+    def _fail(self, run: Run, fault: ServerFault) -> None:
+        self._end(run, "failed", se.StatusDetails(type="failed", error=fault))
+
+    def _end(self, run: Run, status: se.ResponseStatus, details: se.StatusDetails | None) -> None:
+        self._perform(run, run.output.close("completed" if status == "completed" else "incomplete"))
+        untouched = status in ("cancelled", "failed") and run.output.untouched
+        counted = se.Usage() if untouched else run.usage
+        self._journal.emit(se.ResponseDone(self._describe(run, status, details, counted)))
+        self._release(run, tell=not untouched, tokens=counted.total)
+
+    def _release(self, run: Run, *, tell: bool, tokens: int = 0) -> None:
+        if run is self.default:
+            self.default = None
+        else:
+            self.apart.pop(run.plan.response_id, None)
+        self._journal.ask(c.StopResponse(run.plan.response_id))
+        self._journal.ask(c.SettleQuota(run.plan.response_id, tokens, tell))
+
+    def _describe(
+        self,
+        run: Run,
+        status: se.ResponseStatus,
+        details: se.StatusDetails | None,
+        counted: se.Usage | None,
+    ) -> se.Response:
+        plan = run.plan
+        return se.Response(
+            id=plan.response_id,
+            status=status,
+            status_details=details,
+            output=tuple(run.output.done),
+            usage=counted,
+            conversation_id=self._conversation.id if run.in_band else None,
+            metadata=run.metadata,
+            modalities=plan.modalities,
+            voice=plan.voice,
+            output_audio_format=plan.output_format.value,
+            temperature=plan.temperature,
+            max_output_tokens=plan.max_output_tokens,
+        )
+
+    def _perform(self, run: Run, steps: Iterable[Step]) -> None:
+        for step in steps:
+            match step:
+                case Opened():
+                    if run.in_band:
+                        self._place(step.item)
+                case Closed():
+                    if run.in_band:
+                        self._settle(step)
+                case _:
+                    self._journal.emit(step)
+
+    def _place(self, item: items.Item) -> None:
+        previous = self._conversation.add(Entry(item))
+        self._journal.emit(se.ItemAdded(previous, item))
+
+    def _settle(self, step: Closed) -> None:
+        """The item is final. It may have been deleted, or truncated, while it was still open."""
+        item = step.item
+        was = self._conversation.get(item.id)
+        if was is None:
+            return
+        entry = Entry(
+            item,
+            text_tokens=usage.item_text_tokens(item),
+            audio_tokens=usage.assistant_audio_tokens(step.audio_ticks),
+            audio_ms=step.audio_ticks // TICKS_PER_MS,
+        )
+        self._conversation.replace(truncated(entry, was.audio_ms) if was.truncated else entry)
+        self._journal.emit(se.ItemDone(self._conversation.predecessor(item.id), item))
+
+    def _input_usage(self, plan: ResponsePlan, *, in_band: bool) -> se.Usage:
+        text = usage.prompt_tokens(plan.instructions, plan.tools) + sum(e.text_tokens for e in plan.context)
+        audio = sum(e.audio_tokens for e in plan.context)
+        cached_text = cached_audio = 0
+        if in_band:
+            cached_text, cached_audio = self._cache.look_up(plan.instructions, plan.tools, plan.context)
+        return se.Usage(input_text=text, input_audio=audio, cached_text=cached_text, cached_audio=cached_audio)

@@ -1,0 +1,520 @@
+"""The session: one client's conversation, from ``session.created`` to the close (protocol sections 3 to 5).
+
+A session is a machine without a clock, a socket or a task: :meth:`Session.receive` takes one input and the time,
+and returns what must happen next, in order. :attr:`Session.next_deadline` says when it wants to be woken.
+
+Laws
+----
+1. ``Open -> Closing -> Closed``: after ``Close`` was asked for, a session takes no input and asks for nothing.
+2. An event is accepted whole or refused whole: checks come first, and a fault leaves everything as it was.
+3. Every client event is answered in the order of arrival; one fault, one ``error`` event.
+4. Recognition of an item is ``Listening`` while its audio comes, then ``Awaited``; it ends once.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from enum import Enum, auto
+from types import MappingProxyType
+from typing import Final, TypeVar, assert_never
+
+from msgspec import UNSET, UnsetType, structs
+
+from vivavoce.audio.formats import TICKS_PER_MS, AudioFormat, Clip
+from vivavoce.core import contract as c
+from vivavoce.core import turns, usage
+from vivavoce.core.context import Entry, ResponsePlan
+from vivavoce.core.conversation import Conversation
+from vivavoce.core.ids import Ids
+from vivavoce.core.input_audio import InputAudio
+from vivavoce.core.journal import Journal
+from vivavoce.core.responses import Responses
+from vivavoce.wire import client_events as ce
+from vivavoce.wire import errors, items
+from vivavoce.wire import server_events as se
+from vivavoce.wire import session_config as sc
+from vivavoce.wire.errors import ClientFault
+
+_T = TypeVar("_T")
+
+CLOSE_GOING_AWAY: Final = 1001
+_UTTERANCE_TICKS: Final = 10 * turns.FRAME_TICKS
+"""Speech goes to the recogniser in pieces of this length while a turn lasts."""
+
+
+class Phase(Enum):
+    OPEN = auto()
+    CLOSING = auto()
+
+
+class Recognition(Enum):
+    """What is to become of the words of an item."""
+
+    LISTENING = auto()
+    REPORTED = auto()
+    """Awaited, for the client and the model."""
+    SILENT = auto()
+    """Awaited, for the model alone: the client asked for no transcription."""
+
+
+@dataclass(frozen=True, slots=True)
+class Identity:
+    """What does not change in the life of a session."""
+
+    model: str
+    """The model name to report."""
+    created_at: int
+    """Unix seconds."""
+    lifetime_s: int
+    seed: bytes
+    """Decides all ids of the session."""
+
+
+class Session:
+    """One session. ``now`` is any monotonic clock in seconds, the same for every call."""
+
+    def __init__(self, identity: Identity, config: sc.SessionConfig, now: float) -> None:
+        self.config = config
+        self.phase = Phase.OPEN
+        self.next_deadline = now + identity.lifetime_s
+        self._identity = identity
+        self._ids = Ids(identity.seed)
+        self._id = self._ids.next("sess")
+        self._journal = Journal()
+        self._conversation = Conversation(self._ids.next("conv"))
+        self._responses = Responses(
+            model=identity.model, ids=self._ids, conversation=self._conversation, journal=self._journal
+        )
+        self._audio = InputAudio()
+        self._turn: turns.Turn = turns.Off() if config.turn_detection is None else turns.Quiet()
+        self._fed_until = 0
+        self._recognitions: dict[str, Recognition] = {}
+        self._response_owed = False
+
+    @property
+    def id(self) -> str:
+        return self._id
+
+    @property
+    def turn(self) -> turns.Turn:
+        return self._turn
+
+    @property
+    def conversation(self) -> Conversation:
+        return self._conversation
+
+    @property
+    def responses(self) -> Responses:
+        return self._responses
+
+    def new_event_id(self) -> str:
+        return self._ids.next("event")
+
+    def open(self) -> list[c.Effect]:
+        """What a new connection is told first."""
+        self._journal.emit(se.SessionCreated(self._describe()))
+        self._journal.emit(se.ConversationCreated(self._conversation.id))
+        return self._journal.take()
+
+    def receive(self, event: c.Input, now: float) -> list[c.Effect]:
+        """One thing happened -> what to do about it, in order."""
+        if self.phase is not Phase.OPEN:
+            return []
+        try:
+            self._dispatch(event, now)
+        except ClientFault as fault:
+            event_id = getattr(event, "event_id", None)
+            self._journal.emit(se.ErrorRaised(fault.body(event_id)))
+        return self._journal.take()
+
+    def _dispatch(self, event: c.Input, now: float) -> None:
+        match event:
+            case c.VadFrame():
+                self._vad_frame(event)
+            case ce.InputAudioAppend():
+                self._append(event)
+            case c.AudioProduced():
+                self._responses.audio(event)
+            case c.TextProduced():
+                self._responses.text(event)
+            case ce.SessionUpdate():
+                self._update(event)
+            case ce.InputAudioCommit():
+                self._commit()
+            case ce.InputAudioClear():
+                self._clear()
+            case ce.ItemCreate():
+                self._item_create(event)
+            case ce.ItemDelete():
+                self._item_delete(event)
+            case ce.ItemTruncate():
+                self._item_truncate(event)
+            case ce.ResponseCreate():
+                self._response_create(event.options)
+            case ce.ResponseCancel():
+                self._response_cancel(event)
+            case ce.Rejected():
+                self._journal.emit(se.ErrorRaised(event.error))
+            case c.VadFailed():
+                self._journal.emit(se.ErrorRaised(errors.internal_error_body()))
+            case c.Recognised():
+                self._recognised(event)
+            case c.RecognitionDelta():
+                if self._recognitions.get(event.item_id) is Recognition.REPORTED:
+                    self._journal.emit(se.TranscriptionDelta(event.item_id, 0, event.text))
+            case c.RecognitionFailed():
+                self._recognition_failed(event)
+            case c.CallStarted():
+                self._responses.call(event)
+            case c.ArgumentsProduced():
+                self._responses.arguments(event)
+            case c.QuotaGranted():
+                self._responses.granted(event)
+            case c.QuotaDenied():
+                self._responses.denied(event)
+                self._pay_owed_response()
+            case c.QuotaSettled():
+                self._journal.emit(se.RateLimitsUpdated("done", event.rate_limits))
+            case c.ResponseFinished():
+                self._responses.finished(event)
+                self._pay_owed_response()
+            case c.ResponseFailed():
+                self._responses.failed(event)
+                self._pay_owed_response()
+            case c.TimePassed():
+                self._time_passed(now)
+            case c.ShutDown():
+                self._close(event.code, event.reason)
+            case _:
+                assert_never(event)
+
+    # -------------------------------------------------------------------------------------------- session
+
+    def _describe(self) -> se.Session:
+        return se.Session(
+            id=self._id,
+            model=self._identity.model,
+            expires_at=self._identity.created_at + self._identity.lifetime_s,
+            config=self.config,
+        )
+
+    def _update(self, event: ce.SessionUpdate) -> None:
+        patch = event.session
+        if patch.model is not UNSET and patch.model != self._identity.model:
+            raise errors.model_is_fixed("session.model")
+        merged = _merge(self.config, patch)
+        _check_tool_choice(merged.tool_choice, merged.tools, "session.tool_choice")
+        self._check_voice(merged.voice, "session.voice")
+        self.config = merged
+        self._apply_turn_detection()
+        self._journal.emit(se.SessionUpdated(self._describe()))
+
+    def _check_voice(self, voice: sc.Voice, param: str) -> None:
+        if voice == self.config.voice:
+            return
+        self._responses.sync()
+        if self._conversation.has_assistant_audio:
+            raise errors.cannot_update_voice(param)
+
+    def _apply_turn_detection(self) -> None:
+        detects = self.config.turn_detection is not None
+        if detects and isinstance(self._turn, turns.Off):
+            self._turn = turns.Quiet()
+        elif not detects and not isinstance(self._turn, turns.Off):
+            self._drop_turn()
+            self._turn = turns.Off()
+            self._journal.ask(c.ResetVad())
+
+    def _time_passed(self, now: float) -> None:
+        if now >= self.next_deadline:
+            error = errors.session_expired(self._identity.lifetime_s)
+            self._journal.emit(se.ErrorRaised(error))
+            self._close(CLOSE_GOING_AWAY, error.message)
+
+    def _close(self, code: int, reason: str) -> None:
+        self._responses.stop_all()
+        for item_id in self._recognitions:
+            self._journal.ask(c.DropUtterance(item_id))
+        self._recognitions.clear()
+        self._journal.ask(c.Close(code, reason))
+        self.phase = Phase.CLOSING
+
+    # -------------------------------------------------------------------------------- input audio and turns
+
+    @property
+    def _input_format(self) -> AudioFormat:
+        return AudioFormat(self.config.input_audio_format)
+
+    def _append(self, event: ce.InputAudioAppend) -> None:
+        fmt = self._input_format
+        if event.undecodable:
+            raise errors.invalid_audio("audio", fmt.value)
+        start = self._audio.append(fmt, event.audio)
+        if not isinstance(self._turn, turns.Off):
+            self._journal.ask(c.FeedVad(start, fmt, event.audio))
+
+    def _vad_frame(self, frame: c.VadFrame) -> None:
+        vad = self.config.turn_detection
+        if vad is None:
+            return
+        self._turn, news = turns.hear(self._turn, frame.end_tick, frame.probability, vad)
+        match news:
+            case turns.Began():
+                self._turn_began(news, frame.end_tick, vad)
+            case turns.Ended():
+                self._turn_ended(news, vad)
+            case None:
+                pass
+        match self._turn:
+            case turns.Quiet():
+                self._audio.keep_from(frame.end_tick - vad.prefix_padding_ms * TICKS_PER_MS)
+            case turns.Speaking() | turns.Hesitating():
+                if frame.end_tick - self._fed_until >= _UTTERANCE_TICKS:
+                    self._feed_utterance(self._turn.item_id, frame.end_tick)
+
+    def _turn_began(self, began: turns.Began, end_tick: int, vad: sc.ServerVad) -> None:
+        item_id = self._ids.next("item")
+        began = turns.Began(max(began.from_tick, self._audio.kept_from))
+        self._turn = turns.begin(began, item_id)
+        self._journal.emit(se.SpeechStarted(began.from_tick // TICKS_PER_MS, item_id))
+        if vad.interrupt_response and self._responses.cancel(None, "turn_detected"):
+            self._response_owed = False
+        self._open_utterance(item_id, began.from_tick)
+        self._feed_utterance(item_id, end_tick)
+
+    def _turn_ended(self, ended: turns.Ended, vad: sc.ServerVad) -> None:
+        self._journal.emit(se.SpeechStopped(ended.end_tick // TICKS_PER_MS, ended.item_id))
+        self._feed_utterance(ended.item_id, ended.end_tick)
+        clip = self._audio.cut(ended.from_tick, ended.end_tick)
+        self._audio.committed(ended.end_tick)
+        self._add_user_audio(ended.item_id, clip)
+        if vad.create_response:
+            self._response_owed = True
+            self._pay_owed_response()
+
+    def _commit(self) -> None:
+        match self._turn:
+            case turns.Speaking(item_id, start) | turns.Hesitating(item_id, start, _):
+                clip = self._audio.commit(start)
+                self._feed_utterance(item_id, self._audio.clock)
+                rest = self._ids.next("item")
+                self._add_user_audio(item_id, clip)
+                self._turn = turns.renamed(self._turn, rest, self._audio.clock)
+                self._open_utterance(rest, self._audio.clock)
+            case turns.Quiet() | turns.Off():
+                clip = self._audio.commit(max(self._audio.uncommitted_from, self._audio.kept_from))
+                item_id = self._ids.next("item")
+                self._open_utterance(item_id, self._audio.clock)
+                self._journal.ask(c.FeedUtterance(item_id, clip))
+                self._add_user_audio(item_id, clip)
+                if isinstance(self._turn, turns.Off):
+                    self._audio.keep_from(self._audio.clock)
+
+    def _clear(self) -> None:
+        self._drop_turn()
+        self._audio.clear()
+        if not isinstance(self._turn, turns.Off):
+            self._turn = turns.Quiet()
+            self._journal.ask(c.ResetVad())
+        self._journal.emit(se.InputAudioCleared())
+
+    def _drop_turn(self) -> None:
+        if isinstance(self._turn, turns.Speaking | turns.Hesitating):
+            self._recognitions.pop(self._turn.item_id, None)
+            self._journal.ask(c.DropUtterance(self._turn.item_id))
+
+    def _open_utterance(self, item_id: str, from_tick: int) -> None:
+        self._recognitions[item_id] = Recognition.LISTENING
+        self._fed_until = from_tick
+        self._journal.ask(c.OpenUtterance(item_id, self.config.input_audio_transcription))
+
+    def _feed_utterance(self, item_id: str, end_tick: int) -> None:
+        if end_tick > self._fed_until:
+            clip = self._audio.cut(self._fed_until, end_tick)
+            self._fed_until = end_tick
+            if clip.segments:
+                self._journal.ask(c.FeedUtterance(item_id, clip))
+
+    def _add_user_audio(self, item_id: str, clip: Clip) -> None:
+        item = items.MessageItem(item_id, "user", (items.InputAudioPart(),))
+        entry = Entry(
+            item,
+            clips=MappingProxyType({0: clip}),
+            text_tokens=usage.item_text_tokens(item),
+            audio_tokens=usage.user_audio_tokens(clip.ticks),
+        )
+        wanted = self.config.input_audio_transcription is not None
+        self._recognitions[item_id] = Recognition.REPORTED if wanted else Recognition.SILENT
+        previous = self._conversation.add(entry)
+        self._journal.emit(se.InputAudioCommitted(previous, item_id))
+        self._journal.emit(se.ItemAdded(previous, item))
+        self._journal.emit(se.ItemDone(previous, item))
+        self._journal.ask(c.CloseUtterance(item_id))
+
+    # ---------------------------------------------------------------------------------------- recognition
+
+    def _recognised(self, report: c.Recognised) -> None:
+        state = self._recognitions.get(report.item_id)
+        if state is Recognition.LISTENING:
+            return
+        self._recognitions.pop(report.item_id, None)
+        entry = self._conversation.get(report.item_id)
+        if entry is None or report.content_index not in entry.clips:
+            return
+        item = entry.item
+        if state is Recognition.REPORTED:
+            item = items.MessageItem(item.id, "user", (items.InputAudioPart(transcript=report.text),))
+            self._journal.emit(se.TranscriptionCompleted(item.id, 0, report.text))
+        heard = MappingProxyType({**entry.heard, report.content_index: report.text})
+        self._conversation.replace(replace(entry, item=item, heard=heard))
+
+    def _recognition_failed(self, report: c.RecognitionFailed) -> None:
+        state = self._recognitions.pop(report.item_id, None)
+        if state is Recognition.REPORTED and report.item_id in self._conversation:
+            fault = errors.transcription_failed(report.code, report.item_id)
+            self._journal.emit(se.TranscriptionFailed(report.item_id, 0, fault))
+
+    # --------------------------------------------------------------------------------------- conversation
+
+    def _item_create(self, event: ce.ItemCreate) -> None:
+        self._conversation.check_place(event.previous_item_id)
+        if event.item.id and event.item.id in self._conversation:
+            raise errors.duplicate_item(event.item.id)
+        if isinstance(event.item, items.FunctionCallOutputItem):
+            self._check_call(event.item.call_id, "item.call_id")
+        entry = self._entry(event.item, "item")
+        previous = self._conversation.add(entry, event.previous_item_id)
+        self._journal.emit(se.ItemAdded(previous, entry.item))
+        self._journal.emit(se.ItemDone(previous, entry.item))
+
+    def _item_delete(self, event: ce.ItemDelete) -> None:
+        self._conversation.delete(event.item_id)
+        if self._recognitions.pop(event.item_id, None) is not None:
+            self._journal.ask(c.DropUtterance(event.item_id))
+        self._journal.emit(se.ItemDeleted(event.item_id))
+
+    def _item_truncate(self, event: ce.ItemTruncate) -> None:
+        self._responses.sync()
+        self._conversation.truncate(event.item_id, event.content_index, event.audio_end_ms)
+        self._journal.emit(se.ItemTruncated(event.item_id, event.content_index, event.audio_end_ms))
+
+    def _check_call(self, call_id: str, param: str) -> None:
+        if not self._conversation.has_call(call_id):
+            raise errors.unknown_tool_call(call_id, param)
+
+    def _entry(self, item: items.Item, path: str) -> Entry:
+        """What a client sent, as an entry: ids filled in, audio set apart. Raises ClientFault."""
+        clips: dict[int, Clip] = {}
+        heard: dict[int, str] = {}
+        item_id = item.id or self._ids.next("item")
+        if isinstance(item, items.MessageItem):
+            parts: list[items.Part] = []
+            for i, part in enumerate(item.content):
+                if isinstance(part, items.InputAudioPart):
+                    clip = self._clip(part, f"{path}.content[{i}].audio")
+                    if clip.segments:
+                        clips[i] = clip
+                    if part.transcript is not None:
+                        heard[i] = part.transcript
+                    part = items.InputAudioPart(transcript=part.transcript)
+                parts.append(part)
+            item = items.MessageItem(item_id, item.role, tuple(parts))
+        elif isinstance(item, items.FunctionCallItem):
+            item = structs.replace(item, id=item_id, call_id=item.call_id or self._ids.next("call"))
+        else:
+            item = structs.replace(item, id=item_id)
+        return Entry(
+            item,
+            clips=MappingProxyType(clips),
+            heard=MappingProxyType(heard),
+            text_tokens=usage.item_text_tokens(item),
+            audio_tokens=sum(usage.user_audio_tokens(clip.ticks) for clip in clips.values()),
+        )
+
+    def _clip(self, part: items.InputAudioPart, param: str) -> Clip:
+        fmt = self._input_format
+        if part.undecodable or len(part.audio) % fmt.sample_bytes:
+            raise errors.invalid_audio(param, fmt.value)
+        if not part.audio and part.transcript is None:
+            raise errors.invalid_audio(param, fmt.value, "empty bytes")
+        return Clip(((fmt, part.audio),)) if part.audio else Clip()
+
+    # ------------------------------------------------------------------------------------------ responses
+
+    def _response_create(self, options: sc.ResponseOptions) -> None:
+        in_band = options.conversation == "auto"
+        if not (in_band and options.cancel_previous):
+            self._responses.check_free(in_band=in_band)
+        voice = _or(options.voice, self.config.voice)
+        if in_band:
+            self._check_voice(voice, "response.voice")
+        tools = _or(options.tools, self.config.tools)
+        tool_choice = _or(options.tool_choice, self.config.tool_choice)
+        _check_tool_choice(tool_choice, tools, "response.tool_choice")
+        context = None if options.input is None else self._context(options.input)
+        if in_band and options.cancel_previous:
+            self._responses.cancel(None, "client_cancelled")
+        if in_band:
+            self._response_owed = False
+        self._start_response(options, context)
+
+    def _response_cancel(self, event: ce.ResponseCancel) -> None:
+        if not self._responses.cancel(event.response_id, "client_cancelled"):
+            raise errors.nothing_to_cancel()
+        self._pay_owed_response()
+
+    def _pay_owed_response(self) -> None:
+        """A turn of the user waits for its response, and starts it when the running one has ended."""
+        if self._response_owed and self._responses.default is None:
+            self._response_owed = False
+            self._start_response(sc.ResponseOptions(), None)
+
+    def _start_response(self, options: sc.ResponseOptions, context: tuple[Entry, ...] | None) -> None:
+        config = self.config
+        plan = ResponsePlan(
+            response_id=self._ids.next("resp"),
+            instructions=_or(options.instructions, config.instructions),
+            context=self._conversation.snapshot() if context is None else context,
+            modalities=_or(options.modalities, config.modalities),
+            voice=_or(options.voice, config.voice),
+            output_format=AudioFormat(_or(options.output_audio_format, config.output_audio_format)),
+            tools=_or(options.tools, config.tools),
+            tool_choice=_or(options.tool_choice, config.tool_choice),
+            temperature=_or(options.temperature, config.temperature),
+            max_output_tokens=_or(options.max_output_tokens, config.max_output_tokens),
+            speed=config.speed,
+        )
+        self._responses.create(plan, in_band=options.conversation == "auto", metadata=options.metadata)
+
+    def _context(self, given: tuple[items.ContextItem, ...]) -> tuple[Entry, ...]:
+        """The ``input`` of a response as entries. Raises ClientFault."""
+        entries: list[Entry] = []
+        calls: set[str] = set()
+        for i, item in enumerate(given):
+            path = f"response.input[{i}]"
+            if isinstance(item, items.ItemReference):
+                entry = self._conversation.get(item.id)
+                if entry is None:
+                    raise errors.unknown_reference(item.id, f"{path}.id")
+            else:
+                if isinstance(item, items.FunctionCallOutputItem) and item.call_id not in calls:
+                    self._check_call(item.call_id, f"{path}.call_id")
+                entry = self._entry(item, path)
+            if isinstance(entry.item, items.FunctionCallItem):
+                calls.add(entry.item.call_id)
+            entries.append(entry)
+        return tuple(entries)
+
+
+def _or(value: _T | UnsetType, default: _T) -> _T:
+    return default if isinstance(value, UnsetType) else value
+
+
+def _merge(config: sc.SessionConfig, patch: sc.SessionPatch) -> sc.SessionConfig:
+    changes = {name: value for name in config.__struct_fields__ if (value := getattr(patch, name)) is not UNSET}
+    return structs.replace(config, **changes)
+
+
+def _check_tool_choice(choice: sc.ToolChoice, tools: tuple[sc.FunctionTool, ...], param: str) -> None:
+    if isinstance(choice, sc.NamedFunction) and all(tool.name != choice.name for tool in tools):
+        raise errors.unknown_tool(choice.name, param)

@@ -1,0 +1,122 @@
+"""Tokens: what text, speech and items count for (protocol section 7.2).
+
+Speech is exact: 1 token for each full 100 ms of user audio, 1 for each full 50 ms of assistant audio. Text is an
+estimate, since the o200k vocabulary cannot be shipped: :func:`text_tokens` splits text the way that tokenizer
+does before it looks anything up, and assumes how many tokens a piece of each kind makes. On English prose it is
+within a few per cent of the service.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from typing import Final
+
+import msgspec
+
+from vivavoce.audio.formats import TICKS_PER_MS
+from vivavoce.core.context import Entry
+from vivavoce.wire import items
+from vivavoce.wire.session_config import FunctionTool
+
+ITEM_FRAMING: Final = 4
+"""Tokens around each item: its role and its end."""
+USER_MS_PER_TOKEN: Final = 100
+ASSISTANT_MS_PER_TOKEN: Final = 50
+CACHE_BLOCK: Final = 64
+"""Cached tokens come in multiples of this."""
+OUTPUT_RESERVE: Final = 4096
+"""Output tokens that a response without a limit may use, and that quota sets aside for it."""
+
+_PIECES: Final = re.compile(
+    r"(?P<latin> ?[A-Za-zÀ-ɏ]+(?:['’](?:s|t|re|ve|m|ll|d)\b)?)"
+    r"|(?P<digits>\d{1,3})"
+    r"|(?P<letters> ?[^\W\d_]+)"
+    r"|(?P<other> ?(?:[^\w\s]|_)+)"
+    r"|(?P<space>\s+)"
+)
+_LATIN_CHARS: Final = 9
+"""Letters of a Latin word that make one token; longer words take another for each such stretch."""
+_OTHER_CHARS: Final = 3
+
+
+def text_tokens(text: str) -> int:
+    """The estimated o200k tokens of ``text``; 0 for the empty string."""
+    count = 0
+    for piece in _PIECES.finditer(text):
+        length = piece.end() - piece.start()
+        match piece.lastgroup:
+            case "latin":
+                count += -(-length // _LATIN_CHARS)
+            case "digits" | "space":
+                count += 1
+            case "letters":
+                count += -(-length * 2 // 3)
+            case _:
+                count += -(-length // _OTHER_CHARS)
+    return count
+
+
+def user_audio_tokens(ticks: int) -> int:
+    return ticks // (TICKS_PER_MS * USER_MS_PER_TOKEN)
+
+
+def assistant_audio_tokens(ticks: int) -> int:
+    return ticks // (TICKS_PER_MS * ASSISTANT_MS_PER_TOKEN)
+
+
+def item_text_tokens(item: items.Item) -> int:
+    """Tokens of an item's text, with its framing; transcripts of audio are not counted beside the audio."""
+    match item:
+        case items.MessageItem():
+            texts = sum(
+                text_tokens(part.text)
+                for part in item.content
+                if isinstance(part, items.InputTextPart | items.TextPart)
+            )
+            spoken = sum(
+                text_tokens(part.transcript or "") for part in item.content if isinstance(part, items.AudioPart)
+            )
+            return ITEM_FRAMING + texts + spoken
+        case items.FunctionCallItem():
+            return ITEM_FRAMING + text_tokens(item.name) + text_tokens(item.arguments)
+        case items.FunctionCallOutputItem():
+            return ITEM_FRAMING + text_tokens(item.output)
+
+
+def prompt_tokens(instructions: str, tools: Iterable[FunctionTool]) -> int:
+    """Tokens of what stands before the conversation."""
+    count = text_tokens(instructions)
+    for tool in tools:
+        count += ITEM_FRAMING + text_tokens(tool.name) + text_tokens(tool.description or "")
+        count += text_tokens(_json(tool.parameters)) if tool.parameters else 0
+    return count
+
+
+def _json(value: object) -> str:
+    return msgspec.json.encode(value).decode()
+
+
+class PromptCache:
+    """What the service would find cached: the prefix that a context shares with the one before it."""
+
+    def __init__(self) -> None:
+        self._prompt: tuple[str, tuple[FunctionTool, ...]] | None = None
+        self._context: tuple[Entry, ...] = ()
+
+    def look_up(
+        self, instructions: str, tools: tuple[FunctionTool, ...], context: tuple[Entry, ...]
+    ) -> tuple[int, int]:
+        """-> cached (text, audio) tokens, together a multiple of 64; remembers this context for the next time."""
+        text = audio = 0
+        if self._prompt == (instructions, tools):
+            text = prompt_tokens(instructions, tools)
+            for old, new in zip(self._context, context, strict=False):
+                if old.item.id != new.item.id or old.item != new.item:
+                    break
+                text += new.text_tokens
+                audio += new.audio_tokens
+        self._prompt = (instructions, tools)
+        self._context = context
+        total = (text + audio) // CACHE_BLOCK * CACHE_BLOCK
+        return min(text, total), total - min(text, total)

@@ -1,0 +1,359 @@
+"""What a backend must be: the engine protocols, their capabilities, and the values they exchange.
+
+Laws
+----
+1. An engine is a plain object that satisfies one of the protocols below; there is no base class. A factory
+   named by an entry point (``vivavoce.vad``, ``.transcriber``, ``.language_model``, ``.synthesizer``,
+   ``.speech_model``) makes it
+   from the options of its configuration table; built-ins come in by the same door as plug-ins.
+2. Work is an async generator. Closing it (or cancelling whoever iterates) ends the work and frees what it
+   held, in ``finally``; nothing of it goes on in the background.
+3. An engine owns no task of a session. CPU-heavy work runs in its own processes or threads, bounded in number.
+4. Capabilities are declared, and the server branches on them, never on an engine's name.
+5. Faults are :class:`EngineError`; anything else that escapes is a bug.
+6. Neither speech nor prompts nor transcripts are ever logged.
+
+Audio between server and engines is mono, signed 16-bit little-endian PCM at the rate that the engine declares.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal, Protocol, TypeAlias, runtime_checkable
+
+import numpy as np
+import numpy.typing as npt
+
+Float32: TypeAlias = npt.NDArray[np.float32]
+JsonObject: TypeAlias = Mapping[str, Any]
+
+
+class EngineError(Exception):
+    """An engine could not do its work.
+
+    ``code`` and ``message`` reach the client (``response.done`` failed, or ``transcription.failed``), so they
+    name the fault without speech, prompts or secrets.
+    """
+
+    def __init__(self, code: str, message: str, *, type: str = "server_error") -> None:  # noqa: A002
+        super().__init__(message)
+        self.type = type
+        self.code = code
+        self.message = message
+
+
+class EngineOptionsError(Exception):
+    """The options of an engine's configuration table are wrong; ``path`` names the option, or is empty."""
+
+    def __init__(self, path: str, problem: str) -> None:
+        super().__init__(f"{path}: {problem}" if path else problem)
+        self.path = path
+        self.problem = problem
+
+
+class Engine(Protocol):
+    """What every engine has: a name and version to show, a start, and an end."""
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def version(self) -> str: ...
+
+    async def start(self) -> None:
+        """Load models and start workers; called once, before the server reports that it is ready.
+
+        Raises :class:`EngineError` when the engine cannot work on this machine.
+        """
+
+    async def close(self) -> None:
+        """Stop workers and free everything, within a few seconds, also when work is under way."""
+
+
+# ---------------------------------------------------------------------------------------------------- VAD
+
+
+@dataclass(frozen=True, slots=True)
+class VadCapabilities:
+    sample_rate: int
+    """Hz of the frames it takes (16000 for Silero)."""
+    frame_samples: int
+    """Samples in a frame; with ``sample_rate`` this must be 32 ms (protocol section 7.3)."""
+    state_size: int
+    """float32 values of memory that one stream carries from frame to frame."""
+
+
+@runtime_checkable
+class Vad(Engine, Protocol):
+    """Voice activity detection for many streams at once."""
+
+    @property
+    def capabilities(self) -> VadCapabilities: ...
+
+    def infer(self, frames: Float32, states: Float32) -> Float32:
+        """One frame of each of B streams -> the probability of speech in each.
+
+        ``frames`` is [B, frame_samples] in -1..1; ``states`` is [B, state_size], all zero for a new stream, and
+        is updated in place. Returns [B] in 0..1. Called from one worker thread at a time.
+        """
+
+
+# -------------------------------------------------------------------------------------------- transcriber
+
+
+@dataclass(frozen=True, slots=True)
+class TranscriberCapabilities:
+    sample_rate: int
+    """Hz of the audio it takes."""
+    streaming: bool
+    """True when it works while audio arrives (partial results need not appear)."""
+    languages: tuple[str, ...] = ()
+    """ISO-639-1 codes it knows; empty means any."""
+
+
+@dataclass(frozen=True, slots=True)
+class TranscriptionOptions:
+    language: str | None = None
+    prompt: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class TranscriptDelta:
+    """More of the transcript. The concatenation of all deltas is the transcript; there may be none (silence)."""
+
+    text: str
+
+
+@runtime_checkable
+class Transcriber(Engine, Protocol):
+    """Speech recognition of one utterance at a time per call, any number of calls at once."""
+
+    @property
+    def capabilities(self) -> TranscriberCapabilities: ...
+
+    def transcribe(
+        self, audio: AsyncIterator[bytes], options: TranscriptionOptions
+    ) -> AsyncGenerator[TranscriptDelta, None]:
+        """``audio``: s16le mono at ``sample_rate`` in pieces of any length, ending when the utterance ends (it may
+        arrive in real time, while the person speaks). Yields only text that will not change.
+
+        Raises :class:`EngineError` (``overloaded`` when its bounded queue is full).
+        """
+
+
+# ----------------------------------------------------------------------------------------- language model
+
+
+@dataclass(frozen=True, slots=True)
+class LanguageModelCapabilities:
+    hears_audio: bool = False
+    """True when it takes :class:`AudioInput`; otherwise it gets the recogniser's text instead."""
+    sees_images: bool = False
+    calls_tools: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class TextInput:
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class AudioInput:
+    pcm: bytes
+    """s16le mono at ``rate`` Hz."""
+    rate: int
+    transcript: str | None = None
+
+
+Content: TypeAlias = TextInput | AudioInput
+
+
+@dataclass(frozen=True, slots=True)
+class Message:
+    role: Literal["system", "user", "assistant"]
+    content: tuple[Content, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class ToolCall:
+    call_id: str
+    name: str
+    arguments: str
+    """A JSON object as text."""
+
+
+@dataclass(frozen=True, slots=True)
+class ToolOutput:
+    call_id: str
+    output: str
+
+
+Turn: TypeAlias = Message | ToolCall | ToolOutput
+
+
+@dataclass(frozen=True, slots=True)
+class Tool:
+    name: str
+    description: str = ""
+    parameters: JsonObject = field(default_factory=dict)
+    """A JSON schema of type object; empty for no arguments."""
+
+
+@dataclass(frozen=True, slots=True)
+class NamedTool:
+    """``tool_choice`` that demands one function."""
+
+    name: str
+
+
+ToolChoice: TypeAlias = Literal["auto", "none", "required"] | NamedTool
+
+
+@dataclass(frozen=True, slots=True)
+class GenerationRequest:
+    """One turn for a language model to take."""
+
+    instructions: str
+    turns: tuple[Turn, ...]
+    """The context, oldest first."""
+    modalities: frozenset[Literal["text", "audio"]] = frozenset({"text", "audio"})
+    tools: tuple[Tool, ...] = ()
+    tool_choice: ToolChoice = "auto"
+    temperature: float = 0.8
+    max_output_tokens: int | None = None
+    """None for no limit. The server enforces the limit too."""
+
+
+@dataclass(frozen=True, slots=True)
+class TextDelta:
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class ToolCallStart:
+    """A function call begins; :class:`ToolArgumentsDelta` that follow belong to it until the next start."""
+
+    name: str
+
+
+@dataclass(frozen=True, slots=True)
+class ToolArgumentsDelta:
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class Finish:
+    """Last of every generation that was not cut short."""
+
+    reason: Literal["stop", "max_output_tokens", "content_filter"] = "stop"
+
+
+ModelDelta: TypeAlias = TextDelta | ToolCallStart | ToolArgumentsDelta | Finish
+
+
+@runtime_checkable
+class LanguageModel(Engine, Protocol):
+    @property
+    def capabilities(self) -> LanguageModelCapabilities: ...
+
+    def generate(self, request: GenerationRequest) -> AsyncGenerator[ModelDelta, None]:
+        """Stream the turn: text and calls in any number and order, then :class:`Finish`.
+
+        Raises :class:`EngineError`.
+        """
+
+
+# -------------------------------------------------------------------------------------------- synthesizer
+
+
+@dataclass(frozen=True, slots=True)
+class SynthesizerCapabilities:
+    sample_rate: int
+    """Hz of the audio it makes."""
+    word_timings: bool = False
+    voices: Mapping[str, str] = field(default_factory=dict)
+    """Protocol voice (``alloy`` ...) -> the engine's own voice. A voice not named here is refused at start-up."""
+
+
+@dataclass(frozen=True, slots=True)
+class SynthesisRequest:
+    text: str
+    voice: str
+    """A protocol voice name, a key of ``capabilities.voices``."""
+    speed: float = 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class WordTiming:
+    """Where one word of the request's text is heard."""
+
+    start: int
+    """Offset of its first character in the text."""
+    length: int
+    """Characters."""
+    audio_ms: int
+    """Milliseconds from the start of this synthesis."""
+
+
+@dataclass(frozen=True, slots=True)
+class SpeechChunk:
+    pcm: bytes
+    """s16le mono at ``sample_rate``; whole samples."""
+    words: tuple[WordTiming, ...] = ()
+    """Words that begin within this chunk."""
+
+
+@runtime_checkable
+class Synthesizer(Engine, Protocol):
+    @property
+    def capabilities(self) -> SynthesizerCapabilities: ...
+
+    def synthesize(self, request: SynthesisRequest) -> AsyncGenerator[SpeechChunk, None]:
+        """Stream speech for one clause or more of plain text; silence for text with nothing to say is no fault.
+
+        Raises :class:`EngineError`.
+        """
+
+
+# ------------------------------------------------------------------------------------------- speech model
+
+
+@dataclass(frozen=True, slots=True)
+class SpeechModelCapabilities:
+    sample_rate: int
+    """Hz of the audio it makes."""
+    hears_audio: bool = True
+    """True when it takes :class:`AudioInput`; otherwise it gets the recogniser's text instead."""
+    voices: frozenset[str] = frozenset()
+    """Protocol voices that it has."""
+
+
+@dataclass(frozen=True, slots=True)
+class SpeechRequest:
+    """One turn for a speech model to take; where ``generation.modalities`` lacks ``audio`` it answers in text."""
+
+    generation: GenerationRequest
+    voice: str
+    speed: float = 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class AudioDelta:
+    """More of the speech of the current message; its words come as :class:`TextDelta`, ahead of it or beside it."""
+
+    pcm: bytes
+    """s16le mono at ``sample_rate``; whole samples."""
+
+
+SpeechDelta: TypeAlias = TextDelta | AudioDelta | ToolCallStart | ToolArgumentsDelta | Finish
+
+
+@runtime_checkable
+class SpeechModel(Engine, Protocol):
+    """A model that speaks for itself: it stands for language model and synthesiser together."""
+
+    @property
+    def capabilities(self) -> SpeechModelCapabilities: ...
+
+    def respond(self, request: SpeechRequest) -> AsyncGenerator[SpeechDelta, None]:
+        """Stream the turn, then :class:`Finish`. Raises :class:`EngineError`."""

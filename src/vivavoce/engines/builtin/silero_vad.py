@@ -1,0 +1,231 @@
+"""Silero VAD (version 6, 16 kHz) in plain numpy, many streams in one forward pass.
+
+The network, as in the published ONNX graph (weights: ``data/silero_vad_16k.npz``, see the README beside it):
+
+====================  =================================================================================
+input                 64 samples of context from the frame before, then the frame's 512
+reflection            64 samples at the right end only: 640
+STFT                  window 256 (Hann), hop 128: 4 spectra; magnitudes of 129 bins
+encoder               4 convolutions of width 3, padding 1, each with ReLU: 129 -> 128 (4 positions), 128 -> 64
+                      (stride 2: 2 positions), 64 -> 64 (stride 2: 1 position), 64 -> 128 (1 position)
+LSTM                  128 -> 128; its h and c are what a stream remembers
+decoder               ReLU, 128 -> 1, sigmoid
+====================  =================================================================================
+
+Laws
+----
+1. A row of ``states`` is h (128), c (128), context (64): all zero is a new stream.
+2. Everything is float32. The published STFT is a convolution with a windowed DFT basis; here it is an FFT, which
+   is the same to float32 rounding.
+3. A convolution is one matrix product for each position it is wanted at, over the taps that do not lie in the
+   padding: rows of a batch are strided views of the layer below, so nothing is copied.
+4. Streams go through in groups of at most 64, whose intermediate values stay in the cache of one core.
+
+The products are too small for threads to help: run the process with ``OPENBLAS_NUM_THREADS=1`` (``MKL_...``,
+``OMP_...`` for other builds of numpy), set before numpy is first imported, as the server's entry point does. With
+OpenBLAS's default the same work takes several times the CPU.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from importlib.resources import files
+from typing import Any, Final
+
+import numpy as np
+import numpy.typing as npt
+
+from vivavoce.engines.base import EngineError, EngineOptionsError, Float32, Vad, VadCapabilities
+
+SAMPLE_RATE: Final = 16000
+FRAME: Final = 512
+CONTEXT: Final = 64
+HIDDEN: Final = 128
+STATE_SIZE: Final = 2 * HIDDEN + CONTEXT
+
+_WINDOW: Final = 256
+_HOP: Final = 128
+_BINS: Final = _WINDOW // 2 + 1
+_GROUP: Final = 64
+_WEIGHTS: Final = "silero_vad_16k.npz"
+_SHAPES: Final[Mapping[str, tuple[int, ...]]] = {
+    "window": (256,),
+    "conv1.weight": (128, 129, 3),
+    "conv1.bias": (128,),
+    "conv2.weight": (64, 128, 3),
+    "conv2.bias": (64,),
+    "conv3.weight": (64, 64, 3),
+    "conv3.bias": (64,),
+    "conv4.weight": (128, 64, 3),
+    "conv4.bias": (128,),
+    "lstm.weight_ih": (512, 128),
+    "lstm.weight_hh": (512, 128),
+    "lstm.bias_ih": (512,),
+    "lstm.bias_hh": (512,),
+    "output.weight": (1, 128, 1),
+    "output.bias": (1,),
+}
+
+
+def create(options: Mapping[str, object]) -> Vad:
+    """The engine; it has no options.
+
+    Raises :class:`EngineOptionsError` when one is given.
+    """
+    for name in options:
+        raise EngineOptionsError(name, "unknown option: the silero engine has none")
+    return SileroVad()
+
+
+class SileroVad:
+    """The built-in VAD. ``infer`` is for one thread at a time: it keeps scratch space."""
+
+    name = "silero"
+    version = "6.2.3"
+    capabilities = VadCapabilities(sample_rate=SAMPLE_RATE, frame_samples=FRAME, state_size=STATE_SIZE)
+
+    def __init__(self) -> None:
+        self._network: _Network | None = None
+
+    async def start(self) -> None:
+        """Load the weights (1 MB).
+
+        Raises :class:`EngineError` when the installation lacks them or they are not the right ones.
+        """
+        if self._network is None:
+            self._network = _Network(_load_weights())
+
+    async def close(self) -> None:
+        self._network = None
+
+    def infer(self, frames: Float32, states: Float32) -> Float32:
+        """[B, 512] samples in -1..1 and [B, 320] states (updated in place) -> [B] probabilities of speech.
+
+        Raises :class:`ValueError` for other shapes and :class:`RuntimeError` before ``start``.
+        """
+        if self._network is None:
+            raise RuntimeError("the silero engine is not started")
+        count = len(frames)
+        if frames.shape != (count, FRAME) or states.shape != (count, STATE_SIZE):
+            raise ValueError(f"wrong shapes: frames {frames.shape}, states {states.shape}")
+        probabilities = np.empty(count, np.float32)
+        for first in range(0, count, _GROUP):
+            group = slice(first, first + _GROUP)
+            self._network.forward(frames[group], states[group], probabilities[group])
+        return probabilities
+
+
+def _load_weights() -> Mapping[str, Float32]:
+    resource = files("vivavoce.engines.builtin") / "data" / _WEIGHTS
+    try:
+        with resource.open("rb") as file, np.load(file, allow_pickle=False) as archive:
+            weights = {name: np.asarray(archive[name], np.float32) for name in _SHAPES}
+    except (OSError, ValueError, KeyError) as error:
+        raise EngineError("vad_weights", f"cannot read the weights {_WEIGHTS}: {error}") from error
+    for name, shape in _SHAPES.items():
+        if weights[name].shape != shape:
+            raise EngineError("vad_weights", f"{_WEIGHTS}: {name} is {weights[name].shape}, not {shape}")
+    return weights
+
+
+class _Convolution:
+    """A convolution of width 3 with ReLU from ``inputs`` positions to every ``stride``-th of them.
+
+    Layers are [B, positions * channels], position by position.
+    """
+
+    def __init__(self, weight: Float32, bias: Float32, inputs: int, stride: int) -> None:
+        outputs, channels, _ = weight.shape
+        positions = range(0, inputs, stride)
+        matrix = np.ascontiguousarray(weight.transpose(2, 1, 0).reshape(3 * channels, outputs))
+        self._products = []
+        for at, centre in enumerate(positions):
+            first, beyond = max(centre - 1, 0), min(centre + 2, inputs)
+            rows = slice((first - centre + 1) * channels, (beyond - centre + 1) * channels)
+            reads = slice(first * channels, beyond * channels)
+            writes = slice(at * outputs, (at + 1) * outputs)
+            self._products.append((reads, matrix[rows], writes))
+        self._bias = np.tile(bias, len(positions))
+        self._out = np.empty((_GROUP, len(positions) * outputs), np.float32)
+
+    def __call__(self, layer: Float32, out: Float32 | None = None) -> Float32:
+        result = self._out[: len(layer)] if out is None else out
+        for reads, matrix, writes in self._products:
+            np.matmul(layer[:, reads], matrix, out=result[:, writes])
+        result += self._bias
+        return np.maximum(result, 0, out=result)
+
+
+class _Network:
+    """The weights in the order that the products want them, and scratch space for one group."""
+
+    def __init__(self, weights: Mapping[str, Float32]) -> None:
+        self._window = weights["window"]
+        self._encoder = tuple(
+            _Convolution(weights[f"conv{n}.weight"], weights[f"conv{n}.bias"], inputs, stride)
+            for n, inputs, stride in ((1, 4, 1), (2, 4, 2), (3, 2, 2), (4, 1, 1))
+        )
+        # Gates i, f, o, g. A sigmoid is (1 + tanh(x / 2)) / 2: with the halving in the weights, one tanh does all.
+        order = np.r_[0:256, 384:512, 256:384]
+        scale = np.where(np.arange(4 * HIDDEN) < 3 * HIDDEN, 0.5, 1.0).astype(np.float32)
+        both = np.concatenate([weights["lstm.weight_ih"], weights["lstm.weight_hh"]], axis=1)
+        self._lstm = np.ascontiguousarray((both[order] * scale[:, np.newaxis]).T)
+        self._lstm_bias = (weights["lstm.bias_ih"] + weights["lstm.bias_hh"])[order] * scale
+        self._output = np.ascontiguousarray(weights["output.weight"][0, :, 0])
+        self._output_bias = weights["output.bias"][0]
+
+        self._samples = np.empty((_GROUP, CONTEXT + FRAME + CONTEXT), np.float32)
+        row, step = self._samples.strides
+        self._spans = np.lib.stride_tricks.as_strided(
+            self._samples, (_GROUP, 4, _WINDOW), (row, step * _HOP, step), writeable=False
+        )
+        self._windowed = np.empty((_GROUP, 4, _WINDOW), np.float32)
+        # numpy's annotations know of double precision only; since numpy 2 the transform keeps float32.
+        self._spectra: npt.NDArray[Any] = np.empty((_GROUP, 4, _BINS), np.complex64)
+        self._magnitudes = np.empty((_GROUP, 4, _BINS), np.float32)
+        self._recurrent = np.empty((_GROUP, 2 * HIDDEN), np.float32)
+        self._gates = np.empty((_GROUP, 4 * HIDDEN), np.float32)
+
+    def forward(self, frames: Float32, states: Float32, out: Float32) -> None:
+        """At most ``_GROUP`` streams; ``states`` is updated in place."""
+        count = len(frames)
+        hidden, cell, context = (
+            states[:, :HIDDEN],
+            states[:, HIDDEN : 2 * HIDDEN],
+            states[:, 2 * HIDDEN :],
+        )
+        magnitudes = self._stft(frames, context)
+        recurrent = self._recurrent[:count]
+        first, second, third, fourth = self._encoder
+        fourth(third(second(first(magnitudes))), out=recurrent[:, :HIDDEN])
+        recurrent[:, HIDDEN:] = hidden
+
+        gates = np.matmul(recurrent, self._lstm, out=self._gates[:count])
+        gates += self._lstm_bias
+        np.tanh(gates, out=gates)
+        sigmoids = gates[:, : 3 * HIDDEN]
+        sigmoids *= 0.5
+        sigmoids += 0.5
+        add, keep, show, candidate = (gates[:, at * HIDDEN : (at + 1) * HIDDEN] for at in range(4))
+        cell *= keep
+        np.multiply(add, candidate, out=candidate)
+        cell += candidate
+        np.tanh(cell, out=candidate)
+        np.multiply(show, candidate, out=hidden)
+
+        logits = np.matmul(np.maximum(hidden, 0, out=candidate), self._output)
+        logits += self._output_bias
+        out[...] = 0.5 + 0.5 * np.tanh(0.5 * logits)
+
+    def _stft(self, frames: Float32, context: Float32) -> Float32:
+        """Magnitudes [B, 4 * 129]; ``context`` becomes the end of this frame."""
+        count = len(frames)
+        samples = self._samples[:count]
+        samples[:, :CONTEXT] = context
+        samples[:, CONTEXT:-CONTEXT] = frames
+        end = CONTEXT + FRAME
+        samples[:, end:] = samples[:, end - 2 : end - 2 - CONTEXT : -1]
+        context[...] = frames[:, -CONTEXT:]
+        windowed = np.multiply(self._spans[:count], self._window, out=self._windowed[:count])
+        spectra = np.fft.rfft(windowed, out=self._spectra[:count])
+        return np.abs(spectra, out=self._magnitudes[:count]).reshape(count, 4 * _BINS)

@@ -1,0 +1,201 @@
+"""May this upgrade request become a session, and of which deployment? A pure decision over data.
+
+The order of the checks, which is the order of the refusals that a caller sees:
+
+1. the path is one of ours, and this is a WebSocket upgrade;
+2. Azure paths: no more custom request headers than allowed (431);
+3. the key: without a good one nobody learns what exists here;
+4. the shape: GA clients and kinds of session that this version does not speak are told so;
+5. ``api-version`` (Azure preview path), then the deployment.
+
+Azure paths are refused before the upgrade (``RefusedHandshake``); the OpenAI path is upgraded first and then told
+(``RefusedSession``), as their services do (protocol section 1.3). A GA client is told after the upgrade on both,
+because it shows the text of an error event and hides the one of an HTTP answer. Unknown query parameters are
+ignored; of a repeated one the first counts.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Final, Literal
+
+from vivavoce.gateway.auth import Credential, KeyRing, credentials
+from vivavoce.gateway.deployments import Catalogue, Deployment
+from vivavoce.wire import errors
+
+AZURE_PREVIEW_PATH: Final = "/openai/realtime"
+AZURE_GA_PATH: Final = "/openai/v1/realtime"
+OPENAI_PATH: Final = "/v1/realtime"
+REALTIME_PATHS: Final = (AZURE_PREVIEW_PATH, AZURE_GA_PATH, OPENAI_PATH)
+
+API_VERSIONS: Final = ("2024-10-01-preview", "2024-12-17", "2025-04-01-preview")
+
+SUBPROTOCOL: Final = "realtime"
+BETA_SUBPROTOCOL: Final = "openai-beta.realtime-v1"
+_BETA_HEADER: Final = "realtime=v1"
+
+_CLIENT_REQUEST_ID: Final = "x-ms-client-request-id"
+# It is echoed and logged: nothing that could break a header or a log line.
+_REQUEST_ID: Final = re.compile(r"[\x21-\x7e]{1,128}")
+
+# Headers that protocols, browsers, client libraries and proxies set by themselves; all others are the caller's own.
+_USUAL_HEADERS: Final = frozenset(
+    {
+        "api-key", "authorization", "baggage", "cache-control", "connection", "content-length", "content-type",
+        "cookie", "date", "dnt", "forwarded", "host", "keep-alive", "openai-beta", "openai-organization",
+        "openai-project", "origin", "pragma", "priority", "proxy-authorization", "proxy-connection", "referer",
+        "request-id", "te", "traceparent", "tracestate", "trailer", "transfer-encoding", "upgrade", "user-agent",
+        "via", "x-client-ip", "x-correlation-id", "x-real-ip", "x-request-id", "x-scheme",
+    }
+)  # fmt: skip
+_USUAL_PREFIXES: Final = (
+    "accept", "cf-", "sec-", "x-amzn-", "x-arr-", "x-azure-", "x-b3-", "x-cloud-", "x-envoy-", "x-forwarded-",
+    "x-ms-", "x-original-", "x-stainless-",
+)  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class UpgradeRequest:
+    """What an HTTP request says, decoded. Its ``repr`` holds the path alone, for the rest may hold keys."""
+
+    path: str
+    query: Sequence[tuple[str, str]] = field(default=(), repr=False)
+    headers: Sequence[tuple[str, str]] = field(default=(), repr=False)
+    subprotocols: Sequence[str] = field(default=(), repr=False)
+    """As offered, in order."""
+    is_upgrade: bool = True
+    """It asks for a WebSocket."""
+
+    def parameter(self, name: str) -> str:
+        """The first value of a query parameter; empty when there is none."""
+        return next((value for key, value in self.query if key == name), "")
+
+    def header(self, name: str) -> str:
+        """All values of a header, joined by commas; ``name`` in lower case."""
+        return ", ".join(value for key, value in self.headers if key.lower() == name)
+
+
+@dataclass(frozen=True, slots=True)
+class Admission:
+    """A session may begin."""
+
+    deployment: Deployment
+    principal: str
+    """Who: ``key:`` and a digest, never the key."""
+    subprotocol: str | None
+    """To answer in the upgrade."""
+    client_request_id: str | None
+    """``x-ms-client-request-id`` of the caller: up to 128 printable characters."""
+    dialect: Literal["preview"] = "preview"
+
+
+@dataclass(frozen=True, slots=True)
+class AdmissionPolicy:
+    """What the decision rests on."""
+
+    catalogue: Catalogue
+    keys: KeyRing = field(repr=False)
+    max_custom_headers: int = 10
+    subprotocol_keys: bool = True
+
+
+def admit(request: UpgradeRequest, policy: AdmissionPolicy) -> Admission:
+    """Decide. Raises ``RefusedHandshake`` or ``RefusedSession``; for the latter the upgrade is answered with
+    :func:`chosen_subprotocol` too, or a browser would never see the error.
+    """
+    path = request.path.rstrip("/")
+    if path not in REALTIME_PATHS:
+        raise errors.resource_not_found()
+    if not request.is_upgrade:
+        raise errors.upgrade_required()
+    if path != OPENAI_PATH and len(custom_headers(request.headers)) > policy.max_custom_headers:
+        raise errors.too_many_headers(policy.max_custom_headers)
+    principal = _identify(request, policy, azure=path != OPENAI_PATH)
+    _check_shape(request, path)
+    return Admission(
+        deployment=(_of_openai if path == OPENAI_PATH else _of_azure)(request, policy.catalogue),
+        principal=principal,
+        subprotocol=chosen_subprotocol(request.subprotocols),
+        client_request_id=_client_request_id(request),
+    )
+
+
+def chosen_subprotocol(offered: Sequence[str]) -> str | None:
+    """``realtime`` where it was offered. Browsers fail on an answer that they did not offer."""
+    return SUBPROTOCOL if SUBPROTOCOL in offered else None
+
+
+def custom_headers(headers: Sequence[tuple[str, str]]) -> list[tuple[str, str]]:
+    """The header lines that are the caller's own: not of HTTP, WebSocket, authentication, tracing, a client library
+    (``x-stainless-``, ``x-ms-``) or a proxy.
+    """
+    return [(name, value) for name, value in headers if not _is_usual(name.lower())]
+
+
+def _is_usual(name: str) -> bool:
+    return name in _USUAL_HEADERS or name.startswith(_USUAL_PREFIXES)
+
+
+def _identify(request: UpgradeRequest, policy: AdmissionPolicy, *, azure: bool) -> str:
+    offered: tuple[Credential, ...] = credentials(
+        request.query, request.headers, request.subprotocols, subprotocol_keys=policy.subprotocol_keys
+    )
+    principal = policy.keys.identify(offered)
+    if principal is not None:
+        return principal
+    if azure:
+        raise errors.access_denied()
+    raise errors.incorrect_api_key(offered[0].value) if offered else errors.missing_bearer()
+
+
+def _check_shape(request: UpgradeRequest, path: str) -> None:
+    if path == AZURE_GA_PATH:
+        raise errors.unsupported_dialect(
+            "This server does not speak the GA shape of the Realtime API yet. Connect to "
+            f"{AZURE_PREVIEW_PATH}?api-version={API_VERSIONS[0]}&deployment=<deployment> and use the preview shape."
+        )
+    if path == OPENAI_PATH and not _asks_for_beta(request):
+        raise errors.unsupported_dialect(
+            "This server does not speak the GA shape of the Realtime API yet. Send the header "
+            f"'OpenAI-Beta: {_BETA_HEADER}' or offer the subprotocol '{BETA_SUBPROTOCOL}', and use the preview "
+            "shape."
+        )
+    if request.parameter("intent") == "transcription":
+        raise _unsupported(path, "Transcription sessions (intent=transcription) are not supported by this server.")
+    if path == OPENAI_PATH and request.parameter("call_id"):
+        raise _unsupported(path, "Joining a call (call_id) is not supported by this server.")
+
+
+def _unsupported(path: str, text: str) -> errors.Refused:
+    return errors.unsupported_dialect(text) if path == OPENAI_PATH else errors.operation_not_supported(text)
+
+
+def _asks_for_beta(request: UpgradeRequest) -> bool:
+    values = (value.strip() for value in request.header("openai-beta").split(","))
+    return _BETA_HEADER in values or BETA_SUBPROTOCOL in request.subprotocols
+
+
+def _of_azure(request: UpgradeRequest, catalogue: Catalogue) -> Deployment:
+    if request.parameter("api-version") not in API_VERSIONS:
+        raise errors.resource_not_found()
+    deployment = catalogue.by_name(request.parameter("deployment"))
+    if deployment is None:
+        raise errors.deployment_not_found()
+    return deployment
+
+
+def _of_openai(request: UpgradeRequest, catalogue: Catalogue) -> Deployment:
+    model = request.parameter("model")
+    if not model:
+        raise errors.missing_model()
+    deployment = catalogue.by_model(model)
+    if deployment is None:
+        raise errors.invalid_model(model)
+    return deployment
+
+
+def _client_request_id(request: UpgradeRequest) -> str | None:
+    value = request.header(_CLIENT_REQUEST_ID) or request.parameter(_CLIENT_REQUEST_ID)
+    return value if _REQUEST_ID.fullmatch(value) else None

@@ -1,0 +1,289 @@
+"""What clients may ask for by name, and the engines behind each name.
+
+Laws
+----
+1. A :class:`Deployment` is data: what it claims to be and what it may use. A :class:`Recipe` is the engines that do
+   its work. :class:`Catalogue` finds the first, :class:`Deployments` binds both with the quota.
+2. An engine exists once per process and configured name, however many deployments use it.
+3. Engines start together before anybody is served. When one fails, all that were begun are closed again, in reverse
+   order; the same at the end.
+4. What is wrong with the configuration is found before anything is started, as a ``ConfigError`` with its path.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Final, TypeAlias, cast
+
+from vivavoce.config import Config, ConfigError, DeploymentSettings
+from vivavoce.engines.registry import (
+    ENGINE_KINDS,
+    Engine,
+    EngineError,
+    EngineKind,
+    EngineOptionsError,
+    EngineUnavailable,
+    LanguageModel,
+    Registry,
+    Synthesizer,
+    Transcriber,
+    Vad,
+)
+from vivavoce.gateway.quota import Quota
+from vivavoce.wire.session_config import VOICES
+
+logger = logging.getLogger(__name__)
+
+ENGINE_CLOSE_S: Final = 10.0
+REQUESTS_PER_1000_TOKENS: Final = 6
+
+EngineKey: TypeAlias = tuple[EngineKind, str]
+"""Kind, and name as deployments refer to it."""
+
+
+class EngineStartError(Exception):
+    """An engine is configured rightly but does not start on this machine."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Deployment:
+    """A model under a name of the resource's own."""
+
+    name: str
+    model: str
+    version: str
+    """May be empty."""
+    profile: str
+    """A key of ``wire.dialects.profiles.PROFILES``."""
+    conversation_created: bool
+    instructions: str
+    """Default instructions of its sessions."""
+    engines: Mapping[EngineKind, str]
+    tokens_per_minute: int
+    requests_per_minute: int
+
+    @property
+    def reported_model(self) -> str:
+        """What ``session.model`` shows: ``gpt-4o-realtime-preview-2024-12-17``."""
+        return f"{self.model}-{self.version}" if self.version else self.model
+
+    @classmethod
+    def of(cls, settings: DeploymentSettings) -> Deployment:
+        return cls(
+            name=settings.name,
+            model=settings.model,
+            version=settings.version,
+            profile=settings.profile,
+            conversation_created=settings.conversation_created,
+            instructions=settings.instructions,
+            engines={kind: settings.engine(kind) for kind in ENGINE_KINDS},
+            tokens_per_minute=settings.capacity * 1000,
+            requests_per_minute=settings.requests_per_minute or settings.capacity * REQUESTS_PER_1000_TOKENS,
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Recipe:
+    """The engines of a deployment, shared with others."""
+
+    vad: Vad
+    transcriber: Transcriber
+    language_model: LanguageModel
+    synthesizer: Synthesizer
+
+
+@dataclass(frozen=True, slots=True)
+class Served:
+    """A deployment that can be used: its engines run, its counters count."""
+
+    deployment: Deployment
+    recipe: Recipe
+    quota: Quota
+
+
+class Catalogue:
+    """Finds deployments. Earlier ones win where several answer to a model's name."""
+
+    def __init__(self, deployments: Iterable[Deployment]) -> None:
+        self._by_name = {deployment.name: deployment for deployment in deployments}
+
+    def __iter__(self) -> Iterator[Deployment]:
+        return iter(self._by_name.values())
+
+    def by_name(self, name: str) -> Deployment | None:
+        return self._by_name.get(name)
+
+    def by_model(self, model: str) -> Deployment | None:
+        """By deployment name, then model name, then reported model."""
+        return (
+            self._by_name.get(model)
+            or next((one for one in self if one.model == model), None)
+            or next((one for one in self if one.reported_model == model), None)
+        )
+
+
+class EngineSet:
+    """The engines that a configuration needs: made and checked, not started."""
+
+    def __init__(self, engines: Mapping[EngineKey, Engine]) -> None:
+        self._engines = dict(engines)
+
+    def __iter__(self) -> Iterator[tuple[EngineKey, Engine]]:
+        return iter(self._engines.items())
+
+    def recipe(self, deployment: Deployment) -> Recipe:
+        # The registry has checked every engine against the protocol of its kind.
+        return Recipe(
+            vad=cast(Vad, self._of("vad", deployment)),
+            transcriber=cast(Transcriber, self._of("transcriber", deployment)),
+            language_model=cast(LanguageModel, self._of("language_model", deployment)),
+            synthesizer=cast(Synthesizer, self._of("synthesizer", deployment)),
+        )
+
+    def _of(self, kind: EngineKind, deployment: Deployment) -> Engine:
+        return self._engines[kind, deployment.engines[kind]]
+
+    async def start(self) -> None:
+        """Start all, together; on failure or cancellation none is left running.
+
+        Raises :class:`EngineStartError`, the first of them.
+        """
+        try:
+            async with asyncio.TaskGroup() as group:
+                for key, engine in self:
+                    group.create_task(_start(key, engine))
+        except BaseException as error:
+            await self.close()
+            if isinstance(error, ExceptionGroup):
+                first = error.exceptions[0]
+                raise first from first.__cause__
+            raise
+
+    async def close(self) -> None:
+        """Close all, the last first. A failure is logged and keeps no other engine open."""
+        for (kind, name), engine in reversed(self._engines.items()):
+            try:
+                async with asyncio.timeout(ENGINE_CLOSE_S):
+                    await engine.close()
+            except Exception:
+                logger.exception("%s '%s' did not close", kind, name)
+
+
+async def _start(key: EngineKey, engine: Engine) -> None:
+    kind, name = key
+    try:
+        await engine.start()
+    except EngineError as error:
+        raise EngineStartError(f"{kind} '{name}' cannot start: {error.message}") from error
+    except Exception as error:
+        raise EngineStartError(f"{kind} '{name}' cannot start: {type(error).__name__}: {error}") from error
+
+
+# ---------------------------------------------------------------------------------------------------- assembly
+
+
+@dataclass(frozen=True, slots=True)
+class _Plan:
+    """What is to be made for one engine name, and the paths at which its faults are told."""
+
+    plug_in: str
+    options: Mapping[str, object] = field(repr=False)
+    name_path: str
+    options_path: str
+
+
+def build_engines(config: Config, registry: Registry) -> EngineSet:
+    """Make every engine that a deployment refers to, once. Raises :class:`ConfigError`.
+
+    All names are checked before the first engine is made.
+    """
+    plans: dict[EngineKey, _Plan] = {}
+    for index, settings in enumerate(config.deployments):
+        for kind in ENGINE_KINDS:
+            name = settings.engine(kind)
+            if (kind, name) not in plans:
+                plans[kind, name] = _plan(config, registry, kind, name, f"deployment[{index}].{kind}")
+    return EngineSet({key: _create(key[0], plan, registry, config.base) for key, plan in plans.items()})
+
+
+def _plan(config: Config, registry: Registry, kind: EngineKind, name: str, path: str) -> _Plan:
+    table = config.engines.get(name)
+    installed = set(registry.names(kind))
+    if table is not None and table.kind == kind:
+        if table.type not in installed:
+            raise ConfigError(f"engine.{name}.type", _unknown(kind, table.type, installed))
+        return _Plan(table.type, table.options, f"engine.{name}.type", f"engine.{name}")
+    if name in installed:
+        return _Plan(name, {}, path, path)
+    configured = {known for known, other in config.engines.items() if other.kind == kind}
+    hint = "" if table is None else f"; [engine.{name}] is a {table.kind}"
+    raise ConfigError(path, _unknown(kind, name, installed | configured) + hint)
+
+
+def _unknown(kind: EngineKind, name: str, there: Iterable[str]) -> str:
+    return f"there is no {kind} '{name}' (there are: {', '.join(sorted(there)) or 'none'})"
+
+
+def _create(kind: EngineKind, plan: _Plan, registry: Registry, base: Path) -> Engine:
+    try:
+        engine = registry.create(kind, plan.plug_in, plan.options, base=base)
+    except EngineUnavailable as error:
+        raise ConfigError(plan.name_path, str(error)) from error
+    except EngineOptionsError as error:
+        path = f"{plan.options_path}.{error.path}" if error.path else plan.options_path
+        raise ConfigError(path, error.problem) from error
+    problem = _missing_voices(kind, engine)
+    if problem is not None:
+        raise ConfigError(plan.name_path, problem)
+    return engine
+
+
+def _missing_voices(kind: EngineKind, engine: Engine) -> str | None:
+    if kind != "synthesizer":
+        return None
+    voices = cast(Synthesizer, engine).capabilities.voices
+    missing = [voice for voice in VOICES if voice not in voices]
+    return f"synthesizer '{engine.name}' has no voice for {', '.join(missing)}" if missing else None
+
+
+class Deployments:
+    """All that is served, by name."""
+
+    def __init__(self, served: Iterable[Served]) -> None:
+        self._served = {one.deployment.name: one for one in served}
+        self.catalogue = Catalogue(one.deployment for one in self._served.values())
+
+    def __iter__(self) -> Iterator[Served]:
+        return iter(self._served.values())
+
+    def __getitem__(self, name: str) -> Served:
+        return self._served[name]
+
+
+@asynccontextmanager
+async def open_deployments(
+    config: Config, registry: Registry | None = None, *, clock: Callable[[], float] = time.monotonic
+) -> AsyncIterator[Deployments]:
+    """Make and start the engines, serve within the block, close the engines at its end.
+
+    ``registry``: None for the installed engines; ``clock``: monotone seconds for the quotas. Raises
+    :class:`ConfigError` and :class:`EngineStartError` on the way in.
+    """
+    engines = build_engines(config, registry or Registry.installed())
+    for name in config.unused_engines():
+        logger.warning("engine.%s is used by no deployment", name)
+    deployments = [Deployment.of(settings) for settings in config.deployments]
+    await engines.start()
+    try:
+        yield Deployments(
+            Served(one, engines.recipe(one), Quota(one.tokens_per_minute, one.requests_per_minute, clock))
+            for one in deployments
+        )
+    finally:
+        await engines.close()

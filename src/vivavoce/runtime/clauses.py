@@ -1,0 +1,59 @@
+"""Cutting a stream of words into clauses that can be spoken one after another."""
+
+from __future__ import annotations
+
+import re
+from typing import Final
+
+FIRST_CHARS: Final = 16
+"""A first clause this long may end at a comma, so that speech starts early."""
+LATER_CHARS: Final = 48
+"""Later clauses end at a comma only when they are this long: fewer seams sound better."""
+MAX_CHARS: Final = 240
+"""A clause without punctuation ends at a space when it is this long."""
+
+_SENTENCE_END: Final = re.compile(r"[.!?…]+[\"'”’)\]]*(?=\s)|[。！？]+[」』”’）]*|\n+")
+_CLAUSE_END: Final = re.compile(r"[,;:–—][\"'”’)\]]*(?=\s)|[、；：，]")
+
+
+class ClauseSplitter:
+    """Feed text as it comes; get back whole clauses. Their concatenation, with the rest, is the text."""
+
+    def __init__(self) -> None:
+        self._text = ""
+        self._made = 0
+
+    def feed(self, text: str) -> list[str]:
+        """More text -> the clauses that are complete now."""
+        self._text += text
+        clauses = []
+        while (end := self._end()) is not None:
+            clauses.append(self._text[:end])
+            self._text = self._text[end:]
+            self._made += 1
+        return clauses
+
+    def flush(self) -> list[str]:
+        """The text is over: what is left, if it is anything, is the last clause."""
+        rest, self._text, self._made = self._text, "", 0
+        return [rest] if rest.strip() else []
+
+    def _end(self) -> int | None:
+        enough = LATER_CHARS if self._made else FIRST_CHARS
+        sentence = _SENTENCE_END.search(self._text)
+        if sentence is not None and self._text[: sentence.end()].strip():
+            first_clause = self._clause_end(enough)
+            return first_clause if first_clause and first_clause < sentence.end() else sentence.end()
+        clause = self._clause_end(enough)
+        if clause is not None:
+            return clause
+        if len(self._text) > MAX_CHARS:
+            space = self._text.rfind(" ", 0, MAX_CHARS)
+            return space if space > 0 else MAX_CHARS
+        return None
+
+    def _clause_end(self, enough: int) -> int | None:
+        for mark in _CLAUSE_END.finditer(self._text):
+            if mark.end() >= enough:
+                return mark.end()
+        return None

@@ -1,0 +1,245 @@
+"""The driver: sole writer of one session. One inbox in, effects out, in order.
+
+Laws
+----
+1. Inputs are handled one at a time, in the order in which they were posted; an input posted while another is being
+   handled waits its turn. Handling never waits: no await stands between an input and its effects.
+2. Every task of the session belongs to one group. Stopping is ``cancel``, never awaited here; the group joins.
+3. A response's task ends in one report, ResponseFinished or ResponseFailed, or is stopped and ends in none.
+4. What makes input or output in bulk waits for room first (:meth:`Driver.ready`, ``Outbox.drained``), so that
+   neither a flood nor a slow reader grows memory.
+5. When :meth:`Driver.running` is left, nothing of the session is left.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections import deque
+from collections.abc import AsyncIterator, Coroutine
+from contextlib import asynccontextmanager
+from typing import Any, Final, assert_never
+
+from vivavoce.audio.formats import TICKS_PER_MS
+from vivavoce.core import contract as c
+from vivavoce.core.context import ResponsePlan
+from vivavoce.core.session import CLOSE_GOING_AWAY, Session
+from vivavoce.engines.base import EngineError
+from vivavoce.runtime.cascade import Cascade
+from vivavoce.runtime.engines import Cascaded, Denial, Engines, Meter, Native, Outbox, Reservation
+from vivavoce.runtime.listener import Listener
+from vivavoce.runtime.speech_native import SpeechNative
+from vivavoce.wire import errors
+from vivavoce.wire import server_events as se
+from vivavoce.wire.codec import Codec
+from vivavoce.wire.errors import ServerFault
+
+log = logging.getLogger(__name__)
+
+MAX_VAD_BACKLOG_TICKS: Final = 10_000 * TICKS_PER_MS
+"""Audio that may wait for the VAD before the socket is read no further."""
+_BACKLOG_POLL_S: Final = 0.02
+CLOSE_BUG: Final = 1011
+
+
+class Driver:
+    """Runs one session between a codec, an outbox and the engines of its deployment."""
+
+    def __init__(self, session: Session, *, codec: Codec, outbox: Outbox, engines: Engines, meter: Meter) -> None:
+        self._session = session
+        self._codec = codec
+        self._outbox = outbox
+        self._engines = engines
+        self._meter = meter
+        self._inbox: deque[c.Input] = deque()
+        self._handling = False
+        self._loop = asyncio.get_running_loop()
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._fallen = False
+        self._responses: dict[str, asyncio.Task[None]] = {}
+        self._reservations: dict[str, Reservation] = {}
+        self._listener: Listener | None = None
+        self._group: asyncio.TaskGroup | None = None
+
+    @asynccontextmanager
+    async def running(self) -> AsyncIterator[None]:
+        """Open the session; while the body runs, it takes input. On leaving, everything of it ends."""
+        async with asyncio.TaskGroup() as group:
+            self._group = group
+            self._listener = Listener(
+                post=self.post,
+                spawn=self._spawn,
+                vad_pool=self._engines.vad_pool,
+                transcriber=self._engines.transcriber,
+                words_needed=not self._engines.speaker.hears_audio,
+            )
+            alarm = self._loop.call_at(self._session.next_deadline, self.post, c.TimePassed())
+            try:
+                self._perform_all(self._session.open())
+                yield
+            finally:
+                alarm.cancel()
+                self.post(c.ShutDown(CLOSE_GOING_AWAY, ""))
+                self._listener.close()
+                for task in self._tasks:
+                    task.cancel()
+
+    def _spawn(self, work: Coroutine[Any, Any, None], name: str) -> asyncio.Task[None]:
+        assert self._group is not None
+        task = self._group.create_task(work, name=name)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        return task
+
+    # ------------------------------------------------------------------------------------------------ input
+
+    def receive_text(self, frame: str | bytes) -> None:
+        self.post(self._codec.decode(frame))
+
+    def receive_binary(self) -> None:
+        self.post(self._codec.decode_binary())
+
+    @property
+    def busy(self) -> bool:
+        """The socket should not be read now; see :meth:`ready`."""
+        return self._outbox.full or self._hearing.backlog_ticks > MAX_VAD_BACKLOG_TICKS
+
+    async def ready(self) -> None:
+        """Wait until the session can take more input."""
+        while self.busy:
+            await self._outbox.drained()
+            if self._hearing.backlog_ticks > MAX_VAD_BACKLOG_TICKS:
+                await asyncio.sleep(_BACKLOG_POLL_S)
+
+    def post(self, event: c.Input) -> None:
+        """One thing happened. Handled now, or right after what is being handled."""
+        self._inbox.append(event)
+        if self._handling:
+            return
+        self._handling = True
+        try:
+            while self._inbox:
+                self._perform_all(self._session.receive(self._inbox.popleft(), self._loop.time()))
+        except Exception:
+            log.exception("session %s: a bug, the session is closed", self._session.id)
+            self._inbox.clear()
+            self._fall()
+        finally:
+            self._handling = False
+
+    def _fall(self) -> None:
+        """We do not know what state the session is in: it ends, and says no more than that."""
+        if not self._fallen:
+            self._fallen = True
+            self._send(se.ErrorRaised(errors.internal_error_body()))
+            self._outbox.close(CLOSE_BUG, "internal error")
+
+    @property
+    def _hearing(self) -> Listener:
+        assert self._listener is not None
+        return self._listener
+
+    def _send(self, event: se.ServerEvent) -> None:
+        frame = self._codec.encode(event, self._session.new_event_id())
+        if frame is not None:
+            self._outbox.send(frame)
+
+    # -------------------------------------------------------------------------------------------- effects
+
+    def _perform_all(self, effects: list[c.Effect]) -> None:
+        for effect in effects:
+            self._perform(effect)
+
+    def _perform(self, effect: c.Effect) -> None:
+        match effect:
+            case c.FeedVad():
+                self._hearing.feed_vad(effect)
+            case c.Emit():
+                self._send(effect.event)
+            case c.ResetVad():
+                self._hearing.reset_vad()
+            case c.OpenUtterance():
+                self._hearing.open(effect.item_id, effect.transcription)
+            case c.FeedUtterance():
+                self._hearing.feed(effect.item_id, effect.clip)
+            case c.CloseUtterance():
+                self._hearing.finish(effect.item_id)
+            case c.DropUtterance():
+                self._hearing.drop(effect.item_id)
+            case c.ReserveQuota():
+                self._reserve(effect)
+            case c.SettleQuota():
+                self._settle(effect)
+            case c.StartResponse():
+                self._start(effect.plan)
+            case c.StopResponse():
+                task = self._responses.pop(effect.response_id, None)
+                if task is not None:
+                    task.cancel()
+            case c.Close():
+                self._outbox.close(effect.code, effect.reason)
+            case _:
+                assert_never(effect)
+
+    def _reserve(self, effect: c.ReserveQuota) -> None:
+        answer = self._meter.reserve(effect.tokens)
+        limits = self._meter.rate_limits()
+        if isinstance(answer, Denial):
+            self.post(c.QuotaDenied(effect.response_id, answer.name, answer.retry_after_s, limits))
+        else:
+            self._reservations[effect.response_id] = answer
+            self.post(c.QuotaGranted(effect.response_id, limits))
+
+    def _settle(self, effect: c.SettleQuota) -> None:
+        reservation = self._reservations.pop(effect.response_id, None)
+        if reservation is not None:
+            reservation.settle(effect.tokens)
+        if effect.tell:
+            self.post(c.QuotaSettled(self._meter.rate_limits()))
+
+    def _start(self, plan: ResponsePlan) -> None:
+        self._responses[plan.response_id] = self._spawn(self._respond(plan), f"respond {plan.response_id}")
+
+    async def _respond(self, plan: ResponsePlan) -> None:
+        try:
+            await self._speaker(plan).run()
+        except Exception as raised:
+            self.post(c.ResponseFailed(plan.response_id, self._blame(plan, raised)))
+        except asyncio.CancelledError:
+            task = asyncio.current_task()
+            if task is not None and not task.cancelling():
+                # Nobody stopped us: an engine let a cancellation of its own escape.
+                self.post(c.ResponseFailed(plan.response_id, errors.internal_error()))
+            raise
+
+    def _speaker(self, plan: ResponsePlan) -> Cascade | SpeechNative:
+        words, drained = self._hearing.words, self._outbox.drained
+        match self._engines.speaker:
+            case Native(speech_model):
+                return SpeechNative(plan, speech_model=speech_model, words=words, report=self.post, drained=drained)
+            case Cascaded(language_model, synthesizer):
+                return Cascade(
+                    plan,
+                    language_model=language_model,
+                    synthesizer=synthesizer,
+                    words=words,
+                    report=self.post,
+                    drained=drained,
+                )
+
+    def _blame(self, plan: ResponsePlan, raised: Exception) -> ServerFault:
+        fault = _engine_error(raised)
+        if fault is not None:
+            return ServerFault(type=fault.type, code=fault.code, message=fault.message)
+        log.error("response %s failed", plan.response_id, exc_info=raised)
+        return errors.internal_error()
+
+
+def _engine_error(raised: BaseException) -> EngineError | None:
+    """The engine's own fault in ``raised``, if that is all there is."""
+    if isinstance(raised, EngineError):
+        return raised
+    if isinstance(raised, BaseExceptionGroup):
+        faults = [_engine_error(inner) for inner in raised.exceptions]
+        return faults[0] if all(fault is not None for fault in faults) else None
+    return None

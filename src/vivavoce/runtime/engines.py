@@ -1,0 +1,81 @@
+"""What the runtime needs from outside itself: the engines of a deployment, quota, and a way out."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal, Protocol
+
+from vivavoce.engines.base import LanguageModel, SpeechModel, Synthesizer, Transcriber
+from vivavoce.runtime.vad_pool import VadPool
+from vivavoce.wire.server_events import RateLimit
+
+
+@dataclass(frozen=True, slots=True)
+class Cascaded:
+    """A language model whose words a synthesiser speaks."""
+
+    language_model: LanguageModel
+    synthesizer: Synthesizer
+
+    @property
+    def hears_audio(self) -> bool:
+        return self.language_model.capabilities.hears_audio
+
+
+@dataclass(frozen=True, slots=True)
+class Native:
+    """A model that speaks for itself."""
+
+    speech_model: SpeechModel
+
+    @property
+    def hears_audio(self) -> bool:
+        return self.speech_model.capabilities.hears_audio
+
+
+@dataclass(frozen=True, slots=True)
+class Engines:
+    """The engines of one deployment, started and shared by all of its sessions."""
+
+    vad_pool: VadPool
+    transcriber: Transcriber
+    speaker: Cascaded | Native
+
+
+@dataclass(frozen=True, slots=True)
+class Denial:
+    """Quota says no to a response."""
+
+    name: Literal["requests", "tokens"]
+    retry_after_s: float
+
+
+class Reservation(Protocol):
+    def settle(self, tokens: int) -> None:
+        """Put right what was reserved; the second time changes nothing."""
+
+
+class Meter(Protocol):
+    """The quota of a deployment."""
+
+    def reserve(self, tokens: int) -> Reservation | Denial:
+        """Take one request and ``tokens``."""
+
+    def rate_limits(self) -> tuple[RateLimit, ...]:
+        """The state to tell clients now."""
+
+
+class Outbox(Protocol):
+    """The way out to one client. Bounded: whoever makes output waits for :meth:`drained`."""
+
+    @property
+    def full(self) -> bool: ...
+
+    def send(self, frame: bytes) -> None:
+        """Queue one text frame of UTF-8 JSON; never waits."""
+
+    def close(self, code: int, reason: str) -> None:
+        """Close the connection once everything queued is sent."""
+
+    async def drained(self) -> None:
+        """Wait until there is room; returns at once when there is."""

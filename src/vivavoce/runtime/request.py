@@ -1,0 +1,69 @@
+"""From the plan of a response to what an engine is asked: the one place where core and engines meet."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from typing import TypeAlias
+
+from vivavoce.audio.formats import AudioFormat, Clip
+from vivavoce.audio.resample import clip_to_pcm
+from vivavoce.core.context import Entry, ResponsePlan
+from vivavoce.engines import base
+from vivavoce.wire import items
+from vivavoce.wire import session_config as sc
+
+Words: TypeAlias = Callable[[str, int, Clip], Awaitable[str]]
+"""(item id, content index, clip) -> what was said in it."""
+
+
+async def generation_request(plan: ResponsePlan, *, hears_audio: bool, words: Words) -> base.GenerationRequest:
+    """Speech in the context becomes PCM for a model that hears, and words, awaited if need be, for one that reads.
+
+    Raises EngineError when the words cannot be had.
+    """
+    turns = [await _turn(entry, hears_audio=hears_audio, words=words) for entry in plan.context]
+    return base.GenerationRequest(
+        instructions=plan.instructions,
+        turns=tuple(turn for turn in turns if turn is not None),
+        modalities=frozenset(plan.modalities),
+        tools=tuple(base.Tool(tool.name, tool.description or "", tool.parameters or {}) for tool in plan.tools),
+        tool_choice=_tool_choice(plan.tool_choice),
+        temperature=plan.temperature,
+        max_output_tokens=plan.max_output_tokens,
+    )
+
+
+async def _turn(entry: Entry, *, hears_audio: bool, words: Words) -> base.Turn | None:
+    match entry.item:
+        case items.FunctionCallItem() as call:
+            return base.ToolCall(call.call_id, call.name, call.arguments)
+        case items.FunctionCallOutputItem() as output:
+            return base.ToolOutput(output.call_id, output.output)
+        case items.MessageItem() as message:
+            content: list[base.Content] = []
+            for i, part in enumerate(message.content):
+                match part:
+                    case items.InputTextPart() | items.TextPart():
+                        content.append(base.TextInput(part.text))
+                    case items.AudioPart():
+                        # A truncated part has no words left (protocol section 4.6).
+                        content += [base.TextInput(part.transcript)] if part.transcript else []
+                    case items.InputAudioPart():
+                        content.append(await _speech(entry, i, hears_audio=hears_audio, words=words))
+            return base.Message(message.role, tuple(content)) if content else None
+
+
+async def _speech(entry: Entry, index: int, *, hears_audio: bool, words: Words) -> base.Content:
+    heard = entry.heard.get(index)
+    clip = entry.clips.get(index)
+    if clip is not None and hears_audio:
+        rate = AudioFormat.PCM16.rate
+        return base.AudioInput(await asyncio.to_thread(clip_to_pcm, clip, rate), rate, heard)
+    if heard is None and clip is not None:
+        heard = await words(entry.item.id, index, clip)
+    return base.TextInput(heard or "")
+
+
+def _tool_choice(choice: sc.ToolChoice) -> base.ToolChoice:
+    return base.NamedTool(choice.name) if isinstance(choice, sc.NamedFunction) else choice

@@ -1,0 +1,135 @@
+"""The composition root: configuration in, a running server out."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import signal
+from collections.abc import AsyncIterator, Callable
+from contextlib import AsyncExitStack, asynccontextmanager
+from typing import Final
+
+import msgspec
+from aiohttp import web
+
+from vivavoce.config import Config
+from vivavoce.engines.base import Vad
+from vivavoce.gateway.admission import AdmissionPolicy
+from vivavoce.gateway.auth import KeyRing
+from vivavoce.gateway.deployments import Deployments, open_deployments
+from vivavoce.runtime.engines import Cascaded, Engines
+from vivavoce.runtime.vad_pool import VadPool
+from vivavoce.server.websocket import RealtimeEndpoint
+
+log = logging.getLogger(__name__)
+
+_BACKLOG: Final = 1024
+"""Connections that may wait to be accepted."""
+
+
+class Server:
+    """A server that accepts sessions; made by :func:`running`."""
+
+    def __init__(self, config: Config, endpoint: RealtimeEndpoint, port: int) -> None:
+        self.config = config
+        self.port = port
+        """The port that is listened on, also when the configuration asks for any free one."""
+        self.endpoint = endpoint
+
+
+@asynccontextmanager
+async def running(config: Config, *, host: str | None = None, port: int | None = None) -> AsyncIterator[Server]:
+    """Engines up, then the socket; on leaving, sessions end first, then the engines.
+
+    ``host`` and ``port`` (0: any free one) are those of the configuration unless given. Raises ConfigError,
+    EngineStartError, and OSError when the address cannot be listened on.
+    """
+    # aiohttp warns about subprotocols that it does not know, and a browser puts its key into one.
+    logging.getLogger("aiohttp.websocket").setLevel(logging.ERROR)
+    async with AsyncExitStack() as stack:
+        deployments = await stack.enter_async_context(open_deployments(config))
+        endpoint = RealtimeEndpoint(
+            deployments=deployments,
+            engines=await _engines(deployments, stack),
+            policy=AdmissionPolicy(
+                deployments.catalogue,
+                KeyRing(config.resource.keys),
+                config.server.max_custom_headers,
+                config.resource.subprotocol_keys,
+            ),
+            max_sessions=config.server.max_sessions,
+            ping_interval_s=config.server.ping_interval_s,
+            session_seconds=config.server.session_seconds,
+        )
+        runner = web.AppRunner(
+            _application(endpoint), access_log=None, shutdown_timeout=config.server.shutdown_grace_s
+        )
+        await runner.setup()
+        stack.push_async_callback(runner.cleanup)
+        site = web.TCPSite(
+            runner,
+            config.server.host if host is None else host,
+            config.server.port if port is None else port,
+            backlog=_BACKLOG,
+        )
+        await site.start()
+        try:
+            yield Server(config, endpoint, runner.addresses[0][1])
+        finally:
+            await site.stop()
+            await endpoint.drain(config.server.shutdown_grace_s)
+
+
+async def serve(config: Config, *, on_ready: Callable[[Server], None]) -> int:
+    """Run until SIGTERM or SIGINT, then end in order. Returns the exit code."""
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for name in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(name, stop.set)
+    try:
+        async with running(config) as server:
+            on_ready(server)
+            await stop.wait()
+            log.info("stopping: %d sessions are open", server.endpoint.open_sessions)
+    finally:
+        for name in (signal.SIGTERM, signal.SIGINT):
+            loop.remove_signal_handler(name)
+    return 0
+
+
+async def _engines(deployments: Deployments, stack: AsyncExitStack) -> dict[str, Engines]:
+    """The engines of every deployment for the runtime; deployments with the same VAD share its pool."""
+    pools: dict[int, VadPool] = {}
+    engines = {}
+    for served in deployments:
+        recipe = served.recipe
+        pool = pools.get(id(recipe.vad))
+        if pool is None:
+            pool = pools[id(recipe.vad)] = await _pool(recipe.vad, stack)
+        engines[served.deployment.name] = Engines(
+            pool, recipe.transcriber, Cascaded(recipe.language_model, recipe.synthesizer)
+        )
+    return engines
+
+
+async def _pool(vad: Vad, stack: AsyncExitStack) -> VadPool:
+    return await stack.enter_async_context(VadPool(vad))
+
+
+def _application(endpoint: RealtimeEndpoint) -> web.Application:
+    async def healthz(_: web.Request) -> web.Response:
+        return _json(200, {"status": "ok"})
+
+    async def readyz(_: web.Request) -> web.Response:
+        body = {"status": "draining" if endpoint.draining else "ready", "sessions": endpoint.open_sessions}
+        return _json(503 if endpoint.draining else 200, body)
+
+    app = web.Application()
+    app.router.add_get("/healthz", healthz)
+    app.router.add_get("/readyz", readyz)
+    app.router.add_route("*", "/{path:.*}", endpoint.handle)
+    return app
+
+
+def _json(status: int, body: object) -> web.Response:
+    return web.Response(status=status, body=msgspec.json.encode(body), content_type="application/json")

@@ -1,0 +1,78 @@
+"""The way out to one client: a bounded queue between the session and its socket.
+
+Laws
+----
+1. Frames leave in the order in which they were sent; a close goes last, and what is sent after it is dropped.
+2. ``send`` never waits. Whoever makes output in bulk asks :attr:`SocketOutbox.full` or awaits
+   :meth:`SocketOutbox.drained` before it makes more, so that what waits here stays near :data:`ROOM_BYTES`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from typing import Final
+
+from aiohttp import WSMsgType, web
+
+ROOM_BYTES: Final = 256 * 1024
+"""Frames that may wait for the socket before producers do; about 4 s of speech."""
+
+
+class SocketOutbox:
+    """Implements ``runtime.engines.Outbox`` over an aiohttp WebSocket; :meth:`run` is its only writer."""
+
+    def __init__(self) -> None:
+        self._frames: deque[bytes] = deque()
+        self._bytes = 0
+        self._news = asyncio.Event()
+        self._room = asyncio.Event()
+        self._room.set()
+        self._closing: tuple[int, str] | None = None
+
+    @property
+    def full(self) -> bool:
+        return self._bytes > ROOM_BYTES
+
+    def send(self, frame: bytes) -> None:
+        if self._closing is not None:
+            return
+        self._frames.append(frame)
+        self._bytes += len(frame)
+        if self._bytes > ROOM_BYTES:
+            self._room.clear()
+        self._news.set()
+
+    def close(self, code: int, reason: str) -> None:
+        if self._closing is None:
+            self._closing = (code, reason)
+            self._news.set()
+
+    async def drained(self) -> None:
+        if not self._room.is_set():
+            await self._room.wait()
+
+    async def run(self, socket: web.WebSocketResponse) -> None:
+        """Write frames as they come, until the session is closed or the client has gone."""
+        try:
+            while True:
+                while self._frames:
+                    frame = self._frames.popleft()
+                    await socket.send_frame(frame, WSMsgType.TEXT)
+                    self._bytes -= len(frame)
+                    if self._bytes <= ROOM_BYTES:
+                        self._room.set()
+                if self._closing is not None:
+                    code, reason = self._closing
+                    await socket.close(code=code, message=reason.encode()[:123])
+                    return
+                self._news.clear()
+                await self._news.wait()
+        except ConnectionError:
+            # The client has gone; the reader learns it too and ends the session.
+            return
+        finally:
+            self._frames.clear()
+            self._bytes = 0
+            self._closing = self._closing or (1006, "")
+            self._room.set()

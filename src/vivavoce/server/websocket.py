@@ -1,0 +1,279 @@
+"""One connection: the handshake, the read loop, keep-alive, the end (protocol sections 1.2 - 1.4)."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import secrets
+import time
+from typing import Final
+
+import msgspec
+from aiohttp import WSMessage, WSMsgType, web
+
+from vivavoce.core.session import CLOSE_GOING_AWAY, Identity, Session
+from vivavoce.gateway.admission import Admission, AdmissionPolicy, UpgradeRequest, admit, chosen_subprotocol
+from vivavoce.gateway.deployments import Deployments
+from vivavoce.gateway.quota import Denied, Quota, Reservation
+from vivavoce.runtime.driver import Driver
+from vivavoce.runtime.engines import Denial, Engines
+from vivavoce.server.outbox import SocketOutbox
+from vivavoce.wire import errors
+from vivavoce.wire import server_events as se
+from vivavoce.wire.codec import MAX_FRAME_BYTES, Codec, preview_codec
+from vivavoce.wire.errors import RefusedHandshake, RefusedSession
+from vivavoce.wire.session_config import SessionConfig
+
+log = logging.getLogger(__name__)
+
+CLOSE_KEEPALIVE: Final = 1011
+_BUSY_RETRY_S: Final = 1
+_CLOSE_TIMEOUT_S: Final = 2.0
+_NOT_TEXT: Final = frozenset({WSMsgType.CLOSE, WSMsgType.CLOSING, WSMsgType.CLOSED, WSMsgType.ERROR})
+
+
+class QuotaMeter:
+    """A deployment's quota, as the runtime sees it."""
+
+    def __init__(self, quota: Quota) -> None:
+        self._quota = quota
+
+    def reserve(self, tokens: int) -> Reservation | Denial:
+        answer = self._quota.reserve(tokens)
+        return Denial(answer.name, answer.retry_after_s) if isinstance(answer, Denied) else answer
+
+    def rate_limits(self) -> tuple[se.RateLimit, ...]:
+        return self._quota.status()
+
+
+class RealtimeEndpoint:
+    """Serves the realtime paths. One per server; knows the sessions that are open."""
+
+    def __init__(
+        self,
+        *,
+        deployments: Deployments,
+        engines: dict[str, Engines],
+        policy: AdmissionPolicy,
+        max_sessions: int,
+        ping_interval_s: float,
+        session_seconds: int,
+    ) -> None:
+        self._deployments = deployments
+        self._engines = engines
+        self._policy = policy
+        self._max_sessions = max_sessions
+        self._ping_interval_s = ping_interval_s
+        self._session_seconds = session_seconds
+        self._codecs: dict[tuple[str, bool], Codec] = {}
+        self._open: set[SocketOutbox] = set()
+        self._empty = asyncio.Event()
+        self._empty.set()
+        self.draining = False
+
+    @property
+    def open_sessions(self) -> int:
+        return len(self._open)
+
+    async def handle(self, request: web.Request) -> web.StreamResponse:
+        """Any request that is for no other handler."""
+        upgrade = _upgrade_request(request)
+        try:
+            admission = admit(upgrade, self._policy)
+            if self.draining or len(self._open) >= self._max_sessions:
+                raise self._busy(upgrade.path)
+        except RefusedHandshake as refused:
+            return _http_refusal(refused)
+        except RefusedSession as refused:
+            return await _socket_refusal(request, refused, chosen_subprotocol(upgrade.subprotocols))
+        return await self._serve(request, admission)
+
+    async def drain(self, grace_s: float) -> None:
+        """Take no more sessions; tell those that are open to go (1001), and wait for them up to ``grace_s``."""
+        self.draining = True
+        for outbox in self._open:
+            outbox.close(CLOSE_GOING_AWAY, "The server is shutting down.")
+        try:
+            async with asyncio.timeout(grace_s):
+                await self._empty.wait()
+        except TimeoutError:
+            log.warning("%d sessions did not end in time and are cut off", len(self._open))
+
+    def _busy(self, path: str) -> errors.Refused:
+        if path.startswith("/openai/"):
+            return errors.server_busy(_BUSY_RETRY_S)
+        return errors.server_busy_session()
+
+    # -------------------------------------------------------------------------------------------- a session
+
+    async def _serve(self, request: web.Request, admission: Admission) -> web.StreamResponse:
+        outbox = SocketOutbox()
+        self._open.add(outbox)
+        self._empty.clear()
+        socket = _socket(admission.subprotocol)
+        socket.headers["x-request-id"] = secrets.token_hex(16)
+        if admission.client_request_id:
+            socket.headers["x-ms-client-request-id"] = admission.client_request_id
+        try:
+            await socket.prepare(request)
+            await self._converse(socket, outbox, admission)
+        finally:
+            self._open.discard(outbox)
+            if not self._open:
+                self._empty.set()
+        return socket
+
+    async def _converse(self, socket: web.WebSocketResponse, outbox: SocketOutbox, admission: Admission) -> None:
+        deployment = admission.deployment
+        now = asyncio.get_running_loop().time()
+        identity = Identity(
+            model=deployment.reported_model,
+            created_at=int(time.time()),
+            lifetime_s=self._session_seconds,
+            seed=secrets.token_bytes(32),
+        )
+        session = Session(identity, SessionConfig(instructions=deployment.instructions), now)
+        driver = Driver(
+            session,
+            codec=self._codec(deployment.profile, deployment.conversation_created),
+            outbox=outbox,
+            engines=self._engines[deployment.name],
+            meter=QuotaMeter(self._deployments[deployment.name].quota),
+        )
+        log.info("session %s: open, deployment %s, %s", session.id, deployment.name, admission.principal)
+        started = time.monotonic()
+        try:
+            async with asyncio.TaskGroup() as group:
+                writer = group.create_task(outbox.run(socket), name=f"write {session.id}")
+                async with driver.running():
+                    await self._read(socket, driver)
+                outbox.close(CLOSE_GOING_AWAY, "")
+                await asyncio.wait([writer], timeout=_CLOSE_TIMEOUT_S)
+                writer.cancel()
+        finally:
+            log.info(
+                "session %s: closed with %s after %.1f s",
+                session.id, socket.close_code, time.monotonic() - started,
+            )  # fmt: skip
+
+    def _codec(self, profile: str, conversation_created: bool) -> Codec:
+        key = (profile, conversation_created)
+        if key not in self._codecs:
+            self._codecs[key] = preview_codec(profile, conversation_created=conversation_created)
+        return self._codecs[key]
+
+    async def _read(self, socket: web.WebSocketResponse, driver: Driver) -> None:
+        """Frames in, until the connection ends. A client that outruns the session meets TCP back-pressure."""
+        keepalive = KeepAlive(socket, self._ping_interval_s)
+        try:
+            while True:
+                message: WSMessage = await socket.receive()
+                match message.type:
+                    case WSMsgType.TEXT:
+                        driver.receive_text(message.data)
+                    case WSMsgType.BINARY:
+                        driver.receive_binary()
+                    case WSMsgType.PING:
+                        await socket.pong(message.data)
+                    case WSMsgType.PONG:
+                        keepalive.answered()
+                    case kind if kind in _NOT_TEXT:
+                        return
+                if driver.busy:
+                    keepalive.pause()
+                    await driver.ready()
+                    keepalive.resume()
+        except ConnectionError:
+            return
+        finally:
+            keepalive.stop()
+
+
+class KeepAlive:
+    """Pings with a 4-byte payload; a peer that answers none within another interval is dropped (section 1.4)."""
+
+    def __init__(self, socket: web.WebSocketResponse, interval_s: float) -> None:
+        self._socket = socket
+        self._interval_s = interval_s
+        self._loop = asyncio.get_running_loop()
+        self._waiting = False
+        self._sending: asyncio.Task[None] | None = None
+        self._timer = self._loop.call_later(interval_s, self._due)
+
+    def answered(self) -> None:
+        self._waiting = False
+
+    def pause(self) -> None:
+        """We do not read now, so we could not see an answer."""
+        self._timer.cancel()
+
+    def resume(self) -> None:
+        self._waiting = False
+        self._timer = self._loop.call_later(self._interval_s, self._due)
+
+    def stop(self) -> None:
+        self._timer.cancel()
+        if self._sending is not None:
+            self._sending.cancel()
+
+    def _due(self) -> None:
+        if self._waiting:
+            self._sending = self._loop.create_task(self._drop())
+            return
+        self._waiting = True
+        self._sending = self._loop.create_task(self._ping())
+        self._timer = self._loop.call_later(self._interval_s, self._due)
+
+    async def _ping(self) -> None:
+        try:
+            await self._socket.ping(secrets.token_bytes(4))
+        except ConnectionError:
+            return
+
+    async def _drop(self) -> None:
+        await self._socket.close(code=CLOSE_KEEPALIVE, message=b"keepalive ping timeout")
+
+
+# -------------------------------------------------------------------------------------------- the handshake
+
+
+def _socket(subprotocol: str | None) -> web.WebSocketResponse:
+    return web.WebSocketResponse(
+        timeout=_CLOSE_TIMEOUT_S,
+        autoping=False,
+        protocols=(subprotocol,) if subprotocol else (),
+        compress=False,
+        max_msg_size=MAX_FRAME_BYTES,
+    )
+
+
+def _upgrade_request(request: web.Request) -> UpgradeRequest:
+    offered = request.headers.getall("Sec-WebSocket-Protocol", [])
+    return UpgradeRequest(
+        path=request.path,
+        query=tuple(request.query.items()),
+        headers=tuple(request.headers.items()),
+        subprotocols=tuple(name.strip() for line in offered for name in line.split(",")),
+        is_upgrade=request.headers.get("Upgrade", "").lower() == "websocket",
+    )
+
+
+def _http_refusal(refused: RefusedHandshake) -> web.Response:
+    body = msgspec.json.encode({"error": {"code": refused.code, "message": refused.message}})
+    return web.Response(
+        status=refused.status, body=body, content_type="application/json", headers=dict(refused.headers)
+    )
+
+
+async def _socket_refusal(
+    request: web.Request, refused: RefusedSession, subprotocol: str | None
+) -> web.StreamResponse:
+    socket = _socket(subprotocol)
+    try:
+        await socket.prepare(request)
+        event = {"type": "error", "event_id": f"event_{secrets.token_hex(10)}0", "error": refused.error}
+        await socket.send_frame(msgspec.json.encode(event), WSMsgType.TEXT)
+        await socket.close(code=refused.close_code, message=refused.reason.encode()[:123])
+    except ConnectionError:
+        pass
+    return socket

@@ -1,0 +1,68 @@
+"""Frames <-> events: the one door between bytes and the typed world.
+
+Whatever a client sends, :meth:`Codec.decode` returns: an event, or :class:`~vivavoce.wire.client_events.Rejected`
+with an error of the catalogue. Nothing else comes out, and nothing is raised (protocol sections 2 and 6).
+"""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+import msgspec
+
+from vivavoce.wire import errors
+from vivavoce.wire.client_events import ClientEvent, Rejected
+from vivavoce.wire.dialects.preview_in import PreviewDecoder
+from vivavoce.wire.dialects.preview_out import PreviewEncoder
+from vivavoce.wire.dialects.profiles import PROFILES
+from vivavoce.wire.errors import ClientFault
+from vivavoce.wire.server_events import ServerEvent
+
+MAX_FRAME_BYTES = 22 * 1024 * 1024
+"""A 15 MiB append is 20 MiB of base64; larger frames close the connection with 1009 (protocol section 1.4)."""
+
+
+class Decoder(Protocol):
+    def decode(self, frame: str | bytes) -> ClientEvent: ...
+
+
+class Encoder(Protocol):
+    def encode(self, event: ServerEvent, event_id: str) -> bytes | None: ...
+
+
+class Codec:
+    """One dialect of the protocol, both ways. Stateless: one serves any number of sessions."""
+
+    def __init__(self, decoder: Decoder, encoder: Encoder) -> None:
+        self._decoder = decoder
+        self.encode = encoder.encode
+
+    def decode(self, frame: str | bytes) -> ClientEvent | Rejected:
+        """One text frame -> an event, or why it is none."""
+        try:
+            return self._decoder.decode(frame)
+        except ClientFault as fault:
+            return Rejected(error=fault.body(_event_id(frame)))
+        except msgspec.DecodeError as broken:
+            return Rejected(error=errors.invalid_json(str(broken)).body(None))
+        except UnicodeDecodeError:
+            return Rejected(error=errors.invalid_json("The text is not UTF-8.").body(None))
+        except RecursionError:
+            return Rejected(error=errors.invalid_json("The value is nested too deeply.").body(None))
+
+    def decode_binary(self) -> Rejected:
+        """A binary frame arrived; the protocol has none."""
+        return Rejected(error=errors.binary_frame().body(None))
+
+
+def preview_codec(profile: str, *, conversation_created: bool = True) -> Codec:
+    """The preview dialect in one of its profiles. Raises KeyError for a profile that does not exist."""
+    chosen = PROFILES[profile]
+    return Codec(PreviewDecoder(chosen), PreviewEncoder(chosen, conversation_created=conversation_created))
+
+
+def _event_id(frame: str | bytes) -> str | None:
+    """The client's ``event_id`` in a frame that was refused, so that it can find its event again."""
+    value = msgspec.json.decode(frame)
+    event_id = value.get("event_id") if isinstance(value, dict) else None
+    return event_id if isinstance(event_id, str) and len(event_id) <= 512 else None

@@ -1,0 +1,285 @@
+"""Preview dialect, from the wire: shapes -> client events without dialect (protocol sections 3.2, 4 and 8)."""
+
+from __future__ import annotations
+
+from typing import Any, Final, TypeVar
+
+import msgspec
+import pybase64
+from msgspec import UNSET, UnsetType
+
+from vivavoce.wire import client_events as ce
+from vivavoce.wire import errors, items
+from vivavoce.wire import session_config as sc
+from vivavoce.wire.dialects import preview_shapes as shapes
+from vivavoce.wire.dialects.profiles import Profile
+from vivavoce.wire.errors import ClientFault
+from vivavoce.wire.faults import describe, first_fault
+
+APPEND_LIMIT: Final = 15 * 1024 * 1024
+"""Bytes of audio in one append (protocol section 4.1)."""
+
+_T = TypeVar("_T")
+
+_MODALITIES: Final = (("text",), ("audio", "text"))
+_PARTS_OF_ROLE: Final = {"system": ("input_text",), "user": ("input_text", "input_audio"), "assistant": ("text",)}
+
+
+class PreviewDecoder:
+    """Reads client events of the preview dialect. Stateless; one per profile serves all sessions."""
+
+    def __init__(self, profile: Profile) -> None:
+        self._profile = profile
+        self._shapes: dict[str, type[Any]] = dict(shapes.EVENT_SHAPES)
+        if profile.has_session_extras:
+            self._shapes["session.update"] = shapes.SessionUpdateWithExtrasIn
+            self._decoder: msgspec.json.Decoder[Any] = msgspec.json.Decoder(shapes.EventWithExtrasIn)
+        else:
+            self._decoder = msgspec.json.Decoder(shapes.EventIn)
+
+    def decode(self, frame: str | bytes) -> ce.ClientEvent:
+        """One text frame -> its event. Raises ClientFault, or msgspec.DecodeError if it is not JSON."""
+        try:
+            shape = self._decoder.decode(frame)
+        except msgspec.ValidationError as mismatch:
+            raise self.fault_of(msgspec.json.decode(frame)) from mismatch
+        return self._event(shape)
+
+    def fault_of(self, value: object) -> ClientFault:
+        """Why a JSON value is no event of this dialect."""
+        if not isinstance(value, dict):
+            return errors.not_an_object(describe(value))
+        kind = value.get("type")
+        if kind is None:
+            return errors.missing_type()
+        if not isinstance(kind, str):
+            return errors.invalid_type("type", "a string", describe(kind))
+        if kind not in self._shapes:
+            return errors.unsupported_value("type", kind, self._shapes)
+        fault = first_fault(value, self._shapes[kind])
+        if fault is None:
+            raise AssertionError(f"a {kind} event fails its shape, but no fault can be found in it")
+        if fault.code == "invalid_value" and fault.param == "session.turn_detection.type":
+            # ``none`` is tolerated but not offered (protocol section 8, row 10).
+            fault = errors.unsupported_value(
+                fault.param, value["session"]["turn_detection"]["type"], ["server_vad"]
+            )
+        return fault
+
+    def _event(self, shape: Any) -> ce.ClientEvent:
+        event_id = shape.event_id or None
+        match shape:
+            case shapes.AppendIn():
+                return self._append(shape.audio, event_id)
+            case shapes.CommitIn():
+                return ce.InputAudioCommit(event_id=event_id)
+            case shapes.ClearIn():
+                return ce.InputAudioClear(event_id=event_id)
+            case shapes.SessionUpdateIn() | shapes.SessionUpdateWithExtrasIn():
+                return ce.SessionUpdate(session=self._session(shape.session), event_id=event_id)
+            case shapes.ItemCreateIn():
+                return ce.ItemCreate(
+                    item=_item(shape.item, "item"),
+                    previous_item_id=shape.previous_item_id or None,
+                    event_id=event_id,
+                )
+            case shapes.ItemDeleteIn():
+                return ce.ItemDelete(item_id=shape.item_id, event_id=event_id)
+            case shapes.ItemTruncateIn():
+                return ce.ItemTruncate(
+                    item_id=shape.item_id,
+                    content_index=shape.content_index,
+                    audio_end_ms=shape.audio_end_ms,
+                    event_id=event_id,
+                )
+            case shapes.ResponseCreateIn():
+                options = _options(shape.response) if shape.response else sc.ResponseOptions()
+                return ce.ResponseCreate(options=options, event_id=event_id)
+            case shapes.ResponseCancelIn():
+                return ce.ResponseCancel(response_id=shape.response_id or None, event_id=event_id)
+            case _:
+                raise AssertionError(f"no client event is made of {type(shape).__name__}")
+
+    def _append(self, audio: str, event_id: str | None) -> ce.InputAudioAppend:
+        data = _base64(audio, "audio")
+        if data is None:
+            return ce.InputAudioAppend(audio=b"", undecodable=True, event_id=event_id)
+        return ce.InputAudioAppend(audio=data, event_id=event_id)
+
+    def _session(self, shape: shapes.Session) -> sc.SessionPatch:
+        max_tokens = shape.max_response_output_tokens
+        extras = shape if isinstance(shape, shapes.SessionWithExtras) else None
+        return sc.SessionPatch(
+            model=shape.model,
+            modalities=_modalities(shape.modalities, "session.modalities"),
+            instructions=shape.instructions,
+            voice=shape.voice,
+            input_audio_format=shape.input_audio_format,
+            output_audio_format=shape.output_audio_format,
+            input_audio_transcription=_transcription(shape.input_audio_transcription),
+            turn_detection=self._turn_detection(shape.turn_detection),
+            tools=_tools(shape.tools),
+            tool_choice=_tool_choice(shape.tool_choice, "session.tool_choice"),
+            temperature=shape.temperature,
+            max_output_tokens=None if max_tokens == "inf" else max_tokens,
+            speed=extras.speed if extras else UNSET,
+        )
+
+    def _turn_detection(self, shape: shapes.TurnDetection | UnsetType | None) -> sc.ServerVad | UnsetType | None:
+        if shape is UNSET:
+            return UNSET
+        if shape is None or shape.type == "none":
+            return None
+        if shape.interrupt_response is not UNSET and not self._profile.accepts_interrupt_response:
+            raise errors.unknown_parameter("session.turn_detection.interrupt_response")
+        default = sc.ServerVad(silence_duration_ms=self._profile.silence_duration_ms)
+        return sc.ServerVad(
+            threshold=_or(shape.threshold, default.threshold),
+            prefix_padding_ms=_or(shape.prefix_padding_ms, default.prefix_padding_ms),
+            silence_duration_ms=_or(shape.silence_duration_ms, default.silence_duration_ms),
+            create_response=_or(shape.create_response, default.create_response),
+            interrupt_response=_or(shape.interrupt_response, default.interrupt_response),
+        )
+
+
+def _or(value: _T | UnsetType, default: _T) -> _T:
+    return default if isinstance(value, UnsetType) else value
+
+
+def _base64(text: str, param: str) -> bytes | None:
+    if len(text) > APPEND_LIMIT // 3 * 4 + 4:
+        raise errors.audio_too_large(param, APPEND_LIMIT, len(text) // 4 * 3)
+    try:
+        data = pybase64.b64decode(text, validate=True)
+    except ValueError:
+        return None
+    if len(data) > APPEND_LIMIT:
+        raise errors.audio_too_large(param, APPEND_LIMIT, len(data))
+    return data
+
+
+def _modalities(names: list[sc.Modality] | UnsetType, param: str) -> tuple[sc.Modality, ...] | UnsetType:
+    if isinstance(names, UnsetType):
+        return UNSET
+    if tuple(sorted(names)) not in _MODALITIES:
+        raise errors.invalid_modalities(param, names, _MODALITIES)
+    return tuple(names)
+
+
+def _transcription(shape: shapes.Transcription | UnsetType | None) -> sc.Transcription | UnsetType | None:
+    if shape is UNSET or shape is None:
+        return shape
+    return sc.Transcription(
+        model=_or(shape.model, "whisper-1"),
+        language=_or(shape.language, None),
+        prompt=_or(shape.prompt, None),
+    )
+
+
+def _tools(shape: list[shapes.Tool] | UnsetType) -> tuple[sc.FunctionTool, ...] | UnsetType:
+    if isinstance(shape, UnsetType):
+        return UNSET
+    return tuple(
+        sc.FunctionTool(
+            name=tool.name, description=_or(tool.description, None), parameters=_or(tool.parameters, None)
+        )
+        for tool in shape
+    )
+
+
+def _tool_choice(shape: shapes.ToolChoiceIn | UnsetType, param: str) -> sc.ToolChoice | UnsetType:
+    """Three spellings of a named function are in use (protocol section 8, row 15)."""
+    if not isinstance(shape, shapes.ToolChoiceObject):
+        return shape
+    if not isinstance(shape.name, UnsetType):
+        return sc.NamedFunction(shape.name)
+    if isinstance(shape.function, UnsetType):
+        raise errors.missing_parameter(f"{param}.name")
+    return sc.NamedFunction(shape.function if isinstance(shape.function, str) else shape.function.name)
+
+
+def _options(shape: shapes.ResponseIn) -> sc.ResponseOptions:
+    apart = shape.conversation == "none" or shape.commit is False
+    max_tokens = shape.max_output_tokens
+    return sc.ResponseOptions(
+        modalities=_modalities(shape.modalities, "response.modalities"),
+        instructions=UNSET if shape.instructions is None else shape.instructions,
+        voice=shape.voice,
+        output_audio_format=shape.output_audio_format,
+        tools=_tools(shape.tools),
+        tool_choice=_tool_choice(shape.tool_choice, "response.tool_choice"),
+        temperature=shape.temperature,
+        max_output_tokens=None if max_tokens == "inf" else max_tokens,
+        conversation="none" if apart else "auto",
+        metadata=_or(shape.metadata, None),
+        input=None if isinstance(shape.input, UnsetType) else _input(shape.input),
+        cancel_previous=shape.cancel_previous is True,
+    )
+
+
+def _input(shape: list[shapes.ContextItemIn]) -> tuple[items.ContextItem, ...]:
+    context: list[items.ContextItem] = []
+    for i, item in enumerate(shape):
+        if isinstance(item, shapes.ItemReferenceIn):
+            context.append(items.ItemReference(item.id))
+        elif isinstance(item, shapes.MessageIn) and (references := _references(item)):
+            context.extend(references)
+        else:
+            context.append(_item(item, f"response.input[{i}]"))
+    return tuple(context)
+
+
+def _references(message: shapes.MessageIn) -> list[items.ContextItem]:
+    """Spellings of a reference other than ``item_reference`` (protocol section 8, rows 13 and 14)."""
+    if isinstance(message.role, UnsetType) and isinstance(message.content, UnsetType) and message.id:
+        return [items.ItemReference(message.id)]
+    if isinstance(message.content, list):
+        parts = [part for part in message.content if isinstance(part, shapes.ReferencePartIn)]
+        if parts and len(parts) == len(message.content):
+            return [items.ItemReference(part.id) for part in parts]
+    return []
+
+
+def _item(shape: shapes.ItemIn, path: str) -> items.Item:
+    item_id = shape.id or ""
+    match shape:
+        case shapes.MessageIn():
+            return _message(shape, item_id, path)
+        case shapes.FunctionCallIn():
+            return items.FunctionCallItem(item_id, shape.call_id or "", shape.name, shape.arguments)
+        case shapes.FunctionCallOutputIn():
+            return items.FunctionCallOutputItem(item_id, shape.call_id, shape.output)
+
+
+def _message(shape: shapes.MessageIn, item_id: str, path: str) -> items.MessageItem:
+    if isinstance(shape.role, UnsetType):
+        raise errors.missing_parameter(f"{path}.role")
+    if isinstance(shape.content, UnsetType):
+        raise errors.missing_parameter(f"{path}.content")
+    allowed = _PARTS_OF_ROLE[shape.role]
+    parts: list[items.Part] = []
+    for i, part in enumerate(shape.content):
+        param = f"{path}.content[{i}]"
+        kind = part.__struct_config__.tag
+        if kind not in allowed:
+            raise errors.unsupported_value(f"{param}.type", kind, allowed)
+        parts.append(_part(part, param))
+    return items.MessageItem(item_id, shape.role, tuple(parts))
+
+
+def _part(part: shapes.PartIn, param: str) -> items.Part:
+    match part:
+        case shapes.InputTextIn():
+            return items.InputTextPart(part.text)
+        case shapes.TextIn():
+            return items.TextPart(part.text)
+        case shapes.InputAudioIn():
+            transcript = _or(part.transcript, None)
+            if isinstance(part.audio, UnsetType):
+                if transcript is None:
+                    raise errors.missing_parameter(f"{param}.audio")
+                return items.InputAudioPart(transcript=transcript)
+            data = _base64(part.audio, f"{param}.audio")
+            return items.InputAudioPart(transcript=transcript, audio=data or b"", undecodable=data is None)
+        case shapes.ReferencePartIn():
+            raise AssertionError("reference parts are refused by role, or expanded, before")

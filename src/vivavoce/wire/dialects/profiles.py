@@ -1,0 +1,61 @@
+"""Profiles: how services of one dialect differ over time (protocol section 8), as one table."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final, Literal
+
+
+@dataclass(frozen=True, slots=True)
+class Profile:
+    """The differences between versions of the preview service that this server reproduces."""
+
+    name: str
+    rate_limits_at: Literal["created", "done"]
+    """When ``rate_limits.updated`` is told: after ``response.created`` or after ``response.done`` (row 3)."""
+    shows_create_response: bool
+    """``turn_detection`` carries ``create_response`` (row 23)."""
+    accepts_interrupt_response: bool
+    """Clients may set ``turn_detection.interrupt_response`` (protocol section 3.1: from spring 2025)."""
+    shows_interrupt_response: bool
+    """``turn_detection`` always carries ``interrupt_response``; otherwise only where a client set it to false."""
+    describes_responses: bool
+    """Responses carry conversation_id, metadata, modalities, voice, format, temperature and their token limit."""
+    has_session_extras: bool
+    """Sessions carry ``speed``, ``input_audio_noise_reduction``, ``include`` and ``tracing``."""
+    silence_duration_ms: int = 500
+    """What a client's ``turn_detection`` without ``silence_duration_ms`` means (row 2)."""
+
+
+PROFILES: Final[dict[str, Profile]] = {
+    profile.name: profile
+    for profile in (
+        Profile(
+            name="azure-2024-10-01",
+            rate_limits_at="done",
+            shows_create_response=False,
+            accepts_interrupt_response=False,
+            shows_interrupt_response=False,
+            describes_responses=False,
+            has_session_extras=False,
+        ),
+        Profile(
+            name="azure-2024-12-17",
+            rate_limits_at="created",
+            shows_create_response=True,
+            accepts_interrupt_response=True,
+            shows_interrupt_response=False,
+            describes_responses=True,
+            has_session_extras=False,
+        ),
+        Profile(
+            name="azure-2025-04",
+            rate_limits_at="created",
+            shows_create_response=True,
+            accepts_interrupt_response=True,
+            shows_interrupt_response=True,
+            describes_responses=True,
+            has_session_extras=True,
+        ),
+    )
+}

@@ -1,0 +1,468 @@
+"""The one catalogue of errors: every code, text and ``param`` that leaves this server on the wire.
+
+Blame is in the type:
+
+* :class:`ClientFault` - the client sent something wrong: an ``error`` event, the session lives;
+* :class:`RefusedHandshake` - no session, said before the upgrade as an HTTP answer (Azure paths);
+* :class:`RefusedSession` - no session, said after the upgrade as an ``error`` event and a close frame
+  (OpenAI paths);
+* :class:`ServerFault` - not the client's doing: it stands in ``response.done`` or ``transcription.failed``.
+
+Codes and texts are the service's own (protocol sections 1.3, 1.4 and 6).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from types import MappingProxyType
+from typing import Final
+
+import msgspec
+
+INVALID_REQUEST: Final = "invalid_request_error"
+SERVER_ERROR: Final = "server_error"
+
+
+class ErrorBody(msgspec.Struct, frozen=True, kw_only=True):
+    """The ``error`` object of an ``error`` event; every key is always sent (protocol section 8, row 27)."""
+
+    type: str = INVALID_REQUEST
+    code: str | None
+    message: str
+    param: str | None = None
+    event_id: str | None = None
+    """``event_id`` of the client event at fault, where it had one."""
+
+
+class ServerFault(msgspec.Struct, frozen=True, kw_only=True):
+    """A failure on our side, as it stands in ``status_details.error`` and ``transcription.failed``."""
+
+    type: str = SERVER_ERROR
+    code: str | None
+    message: str
+
+
+class ClientFault(Exception):
+    """A client event that cannot be accepted. It is dropped whole and answered by one ``error`` event."""
+
+    def __init__(self, code: str | None, message: str, param: str | None = None) -> None:
+        super().__init__(message)
+        self.code = code
+        self.message = message
+        self.param = param
+
+    def body(self, event_id: str | None) -> ErrorBody:
+        """The ``error`` object, naming the client's ``event_id``."""
+        return ErrorBody(code=self.code, message=self.message, param=self.param, event_id=event_id)
+
+
+class Refused(Exception):
+    """No session for this request."""
+
+
+class RefusedHandshake(Refused):
+    """A plain HTTP answer instead of the upgrade, with the body ``{"error": {"code", "message"}}``."""
+
+    def __init__(
+        self, status: int, code: str, message: str, headers: Mapping[str, str] = MappingProxyType({})
+    ) -> None:
+        super().__init__(message)
+        self.status = status
+        self.code = code
+        self.message = message
+        self.headers = headers
+
+
+class RefusedSession(Refused):
+    """Upgrade, one ``error`` event, then a close frame whose reason is ``type`` or ``type.code``."""
+
+    def __init__(self, close_code: int, code: str | None, message: str) -> None:
+        super().__init__(message)
+        self.close_code = close_code
+        self.error = ErrorBody(code=code, message=message)
+
+    @property
+    def reason(self) -> str:
+        return self.error.type if self.error.code is None else f"{self.error.type}.{self.error.code}"
+
+
+# ------------------------------------------------------------------------------------------ lists in texts
+
+
+def listing(values: Iterable[str], last: str = "and") -> str:
+    """``'a', 'b', and 'c'``, as the service writes a list of supported values."""
+    quoted = [f"'{value}'" for value in values]
+    if len(quoted) <= 1:
+        return "".join(quoted)
+    if len(quoted) == 2:
+        return f"{quoted[0]} {last} {quoted[1]}"
+    return f"{', '.join(quoted[:-1])}, {last} {quoted[-1]}"
+
+
+# --------------------------------------------------------------------------------- the form of an event
+
+
+def invalid_json(detail: str) -> ClientFault:
+    return ClientFault("invalid_json", f"Invalid event: failed to parse JSON value. {detail}".rstrip())
+
+
+def binary_frame() -> ClientFault:
+    return ClientFault("invalid_event", "Expected a text WebSocket message; binary frames are not supported.")
+
+
+def not_an_object(found: str) -> ClientFault:
+    return ClientFault("invalid_event", f"Invalid event: expected an object, but got {found} instead.")
+
+
+def missing_type() -> ClientFault:
+    return ClientFault("invalid_event", "The 'type' field is missing.")
+
+
+def unsupported_value(param: str, value: object, supported: Iterable[str]) -> ClientFault:
+    return ClientFault(
+        "invalid_value", f"Invalid value: '{value}'. Supported values are: {listing(supported)}.", param
+    )
+
+
+def unknown_parameter(param: str) -> ClientFault:
+    return ClientFault("unknown_parameter", f"Unknown parameter: '{param}'.", param)
+
+
+def missing_parameter(param: str) -> ClientFault:
+    return ClientFault("missing_required_parameter", f"Missing required parameter: '{param}'.", param)
+
+
+def invalid_type(param: str, expected: str, found: str) -> ClientFault:
+    return ClientFault(
+        "invalid_type", f"Invalid type for '{param}': expected {expected}, but got {found} instead.", param
+    )
+
+
+def string_too_long(param: str, limit: int, length: int) -> ClientFault:
+    return ClientFault(
+        "string_above_max_length",
+        f"Invalid '{param}': string too long. Expected a string with maximum length {limit}, "
+        f"but got a string with length {length} instead.",
+        param,
+    )
+
+
+def string_too_short(param: str, limit: int, length: int) -> ClientFault:
+    return ClientFault(
+        "string_below_min_length",
+        f"Invalid '{param}': string too short. Expected a string with minimum length {limit}, "
+        f"but got a string with length {length} instead.",
+        param,
+    )
+
+
+def string_off_pattern(param: str, pattern: str) -> ClientFault:
+    return ClientFault(
+        "invalid_value",
+        f"Invalid '{param}': string does not match pattern. Expected a string that matches the pattern "
+        f"'{pattern}'.",
+        param,
+    )
+
+
+def number_below(param: str, kind: str, limit: float, value: float) -> ClientFault:
+    """``kind`` is ``integer`` or ``decimal``."""
+    return ClientFault(
+        f"{kind}_below_min_value",
+        f"Invalid '{param}': {kind} below minimum value. Expected a value >= {limit:g}, "
+        f"but got {_number(value)} instead.",
+        param,
+    )
+
+
+def number_above(param: str, kind: str, limit: float, value: float) -> ClientFault:
+    return ClientFault(
+        f"{kind}_above_max_value",
+        f"Invalid '{param}': {kind} above maximum value. Expected a value <= {limit:g}, "
+        f"but got {_number(value)} instead.",
+        param,
+    )
+
+
+def _number(value: float) -> str:
+    return str(value) if isinstance(value, int) else f"{value:.12g}"
+
+
+def array_too_long(param: str, limit: int, length: int) -> ClientFault:
+    return ClientFault(
+        "array_above_max_length",
+        f"Invalid '{param}': array too long. Expected an array with maximum length {limit}, "
+        f"but got an array with length {length} instead.",
+        param,
+    )
+
+
+def too_many_properties(param: str, limit: int, count: int) -> ClientFault:
+    return ClientFault(
+        "object_above_max_properties",
+        f"Invalid '{param}': too many properties. Expected an object with at most {limit} properties, "
+        f"but got {count} properties instead.",
+        param,
+    )
+
+
+def invalid_modalities(param: str, found: Iterable[str], supported: Iterable[Iterable[str]]) -> ClientFault:
+    sets = [f"[{', '.join(repr(name) for name in names)}]" for names in supported]
+    got = f"[{', '.join(repr(name) for name in found)}]"
+    return ClientFault(
+        "invalid_value",
+        f"Invalid modalities: {got}. Supported combinations are: {' and '.join(sets)}.",
+        param,
+    )
+
+
+# ------------------------------------------------------------------------------------------------- audio
+
+_AUDIO_NAMES: Final = {
+    "pcm16": "mono PCM16 at 24kHz",
+    "g711_ulaw": "G.711 u-law at 8kHz",
+    "g711_alaw": "G.711 A-law at 8kHz",
+}
+
+
+def invalid_audio(param: str, audio_format: str, problem: str = "an invalid value") -> ClientFault:
+    """``problem``: ``an invalid value`` or ``empty bytes``."""
+    return ClientFault(
+        "invalid_value",
+        f"Invalid '{param}'. Expected base64-encoded audio bytes ({_AUDIO_NAMES[audio_format]}) but got {problem}.",
+        param,
+    )
+
+
+def audio_too_large(param: str, limit: int, size: int) -> ClientFault:
+    return ClientFault(
+        "invalid_value",
+        f"Invalid '{param}': audio too large. Expected at most {limit} bytes, but got {size} bytes instead.",
+        param,
+    )
+
+
+def buffer_full(limit_ms: int) -> ClientFault:
+    return ClientFault(
+        "input_audio_buffer_full",
+        f"Error appending to input audio buffer: the buffer already holds {limit_ms // 60000} minutes of "
+        "audio. Commit or clear it first.",
+    )
+
+
+def commit_too_small(ms: float) -> ClientFault:
+    return ClientFault(
+        "input_audio_buffer_commit_empty",
+        "Error committing input audio buffer: buffer too small. Expected at least 100ms of audio, "
+        f"but buffer only has {ms:.2f}ms of audio.",
+    )
+
+
+# ------------------------------------------------------------------------------- session and conversation
+
+
+def cannot_update_voice(param: str) -> ClientFault:
+    return ClientFault(
+        "cannot_update_voice", "Cannot update a conversation's voice if assistant audio is present.", param
+    )
+
+
+def model_is_fixed(param: str) -> ClientFault:
+    return ClientFault("invalid_value", "Cannot update a session's model after it was created.", param)
+
+
+def duplicate_item(item_id: str) -> ClientFault:
+    return ClientFault(
+        "item_create_duplicate_item_id",
+        f"Error adding item: an item with id '{item_id}' already exists.",
+        "item.id",
+    )
+
+
+def unknown_previous_item(item_id: str) -> ClientFault:
+    return ClientFault(
+        "item_create_invalid_previous_item_id",
+        f"Error adding item: the previous item with id '{item_id}' does not exist.",
+        "previous_item_id",
+    )
+
+
+def unknown_tool_call(call_id: str, param: str = "item.call_id") -> ClientFault:
+    return ClientFault("invalid_tool_call_id", f"Tool call ID '{call_id}' not found in conversation.", param)
+
+
+def unknown_item(verb: str, code: str, item_id: str) -> ClientFault:
+    """``verb``/``code``: deleting/delete, truncating/truncate, retrieving/retrieve."""
+    return ClientFault(
+        f"item_{code}_invalid_item_id", f"Error {verb} item: the item with id '{item_id}' does not exist."
+    )
+
+
+def not_truncatable() -> ClientFault:
+    return ClientFault("unsupported_content_type", "Only model output audio messages can be truncated")
+
+
+def truncate_beyond_audio(have_ms: int, want_ms: int) -> ClientFault:
+    return ClientFault("invalid_value", f"Audio content of {have_ms}ms is already shorter than {want_ms}ms")
+
+
+def unknown_tool(name: str, param: str) -> ClientFault:
+    return ClientFault("invalid_value", f"Tool choice '{name}' not found in 'tools' parameter.", param)
+
+
+def unknown_reference(item_id: str, param: str) -> ClientFault:
+    return ClientFault("invalid_value", f"Item with id '{item_id}' not found in conversation.", param)
+
+
+# ---------------------------------------------------------------------------------------------- responses
+
+
+def active_response(response_id: str) -> ClientFault:
+    return ClientFault(
+        "conversation_already_has_active_response",
+        f"Conversation already has an active response in progress: {response_id}. "
+        "Wait until the response is finished before creating a new one.",
+    )
+
+
+def too_many_responses(limit: int) -> ClientFault:
+    return ClientFault(
+        "too_many_active_responses",
+        f"This session already has {limit} out-of-band responses in progress. Wait until one is finished.",
+    )
+
+
+def nothing_to_cancel() -> ClientFault:
+    return ClientFault("response_cancel_not_active", "Cancellation failed: no active response found")
+
+
+# ------------------------------------------------------------------------------------------ our own faults
+
+
+def rate_limit_exceeded(model: str, name: str, seconds: float) -> ServerFault:
+    return ServerFault(
+        type="rate_limit_exceeded",
+        code="rate_limit_exceeded",
+        message=f"Rate limit reached for {model} on {name}. Please try again in {seconds:.3g}s.",
+    )
+
+
+def transcription_failed(code: str | None, item_id: str) -> ServerFault:
+    return ServerFault(code=code, message=f"Input transcription failed for item '{item_id}'.")
+
+
+def internal_error() -> ServerFault:
+    return ServerFault(
+        code=None,
+        message="The server had an error while processing your request. Sorry about that!",
+    )
+
+
+def internal_error_body() -> ErrorBody:
+    fault = internal_error()
+    return ErrorBody(type=fault.type, code=fault.code, message=fault.message)
+
+
+def session_expired(seconds: int) -> ErrorBody:
+    return ErrorBody(
+        code="session_expired",
+        message=f"Your session hit the maximum duration of {seconds // 60} minutes.",
+    )
+
+
+# ------------------------------------------------------------------------------ refusals, Azure paths (HTTP)
+
+
+def access_denied() -> RefusedHandshake:
+    return RefusedHandshake(
+        401,
+        "401",
+        "Access denied due to invalid subscription key or wrong API endpoint. Make sure to provide a valid "
+        "key for an active subscription and use a correct regional API endpoint for your resource.",
+    )
+
+
+def deployment_not_found() -> RefusedHandshake:
+    return RefusedHandshake(
+        404,
+        "DeploymentNotFound",
+        "The API deployment for this resource does not exist. If you created the deployment within the last "
+        "5 minutes, please wait a moment and try again.",
+    )
+
+
+def operation_not_supported(detail: str) -> RefusedHandshake:
+    """The code is spelled as the service spells it."""
+    return RefusedHandshake(400, "OpperationNotSupported", detail)
+
+
+def resource_not_found() -> RefusedHandshake:
+    return RefusedHandshake(404, "404", "Resource not found")
+
+
+def upgrade_required() -> RefusedHandshake:
+    return RefusedHandshake(
+        426,
+        "UpgradeRequired",
+        "This endpoint speaks WebSocket. Send an upgrade request.",
+        {"Upgrade": "websocket", "Connection": "Upgrade"},
+    )
+
+
+def too_many_headers(limit: int) -> RefusedHandshake:
+    return RefusedHandshake(
+        431, "431", f"Request header fields too large: at most {limit} custom headers are accepted."
+    )
+
+
+def server_busy(retry_after_s: int) -> RefusedHandshake:
+    return RefusedHandshake(
+        429,
+        "429",
+        f"The server holds as many sessions as it may. Please retry after {retry_after_s} seconds.",
+        {"retry-after": str(retry_after_s), "retry-after-ms": str(retry_after_s * 1000)},
+    )
+
+
+# ----------------------------------------------------------------------- refusals, OpenAI paths (error + close)
+
+_CLOSE_UNAUTHORIZED: Final = 3000
+_CLOSE_BAD_START: Final = 4000
+_CLOSE_TRY_LATER: Final = 1013
+
+
+def missing_bearer() -> RefusedSession:
+    return RefusedSession(_CLOSE_UNAUTHORIZED, None, "Missing bearer or basic authentication in header")
+
+
+def incorrect_api_key(key: str) -> RefusedSession:
+    """The text repeats the key so that it can be told, but not used: its first and last few characters."""
+    shown = f"{key[:3]}{'*' * 8}{key[-4:]}" if len(key) >= 16 else "*" * 8
+    return RefusedSession(
+        _CLOSE_UNAUTHORIZED,
+        "invalid_api_key",
+        f"Incorrect API key provided: {shown}. "
+        "You can find your API key at https://platform.openai.com/account/api-keys.",
+    )
+
+
+def missing_model() -> RefusedSession:
+    return RefusedSession(
+        _CLOSE_BAD_START,
+        "missing_model",
+        "You must provide a model parameter, for example wss://api.openai.com/v1/realtime?model=<model>",
+    )
+
+
+def invalid_model(model: str) -> RefusedSession:
+    return RefusedSession(_CLOSE_BAD_START, "invalid_model", f'Model "{model}" is not supported in realtime mode.')
+
+
+def unsupported_dialect(detail: str) -> RefusedSession:
+    return RefusedSession(_CLOSE_BAD_START, "unsupported_api_shape", detail)
+
+
+def server_busy_session() -> RefusedSession:
+    return RefusedSession(
+        _CLOSE_TRY_LATER, "server_busy", "The server holds as many sessions as it may. Please retry later."
+    )

@@ -1,0 +1,111 @@
+"""Session configuration and response options, as the core knows them (protocol sections 3 and 4.8).
+
+``UNSET`` in a patch or in options means that the client did not send the field: leave it, or take the session's.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Final, Literal, TypeAlias
+
+import msgspec
+from msgspec import UNSET, UnsetType
+
+from vivavoce.wire.items import ContextItem
+
+Modality: TypeAlias = Literal["text", "audio"]
+AudioFormatName: TypeAlias = Literal["pcm16", "g711_ulaw", "g711_alaw"]
+Voice: TypeAlias = Literal["alloy", "ash", "ballad", "coral", "echo", "sage", "shimmer", "verse"]
+
+VOICES: Final[tuple[Voice, ...]] = ("alloy", "ash", "ballad", "coral", "echo", "sage", "shimmer", "verse")
+AUDIO_FORMATS: Final[tuple[AudioFormatName, ...]] = ("pcm16", "g711_ulaw", "g711_alaw")
+
+
+class ServerVad(msgspec.Struct, frozen=True):
+    """Turn detection by voice activity (protocol section 7.3)."""
+
+    threshold: float = 0.5
+    """Probability, 0..1, from which a 32 ms frame counts as speech."""
+    prefix_padding_ms: int = 300
+    silence_duration_ms: int = 200
+    create_response: bool = True
+    interrupt_response: bool = True
+
+
+class Transcription(msgspec.Struct, frozen=True):
+    """Input transcription is asked for."""
+
+    model: str = "whisper-1"
+    language: str | None = None
+    prompt: str | None = None
+
+
+class FunctionTool(msgspec.Struct, frozen=True):
+    name: str
+    description: str | None = None
+    parameters: Mapping[str, Any] | None = None
+    """A JSON schema of type object."""
+
+
+class NamedFunction(msgspec.Struct, frozen=True):
+    """``tool_choice`` that demands one function."""
+
+    name: str
+
+
+ToolChoice: TypeAlias = Literal["auto", "none", "required"] | NamedFunction
+
+
+class SessionConfig(msgspec.Struct, frozen=True, kw_only=True):
+    """The full effective configuration of a session; replaced as a whole, never changed in place."""
+
+    modalities: tuple[Modality, ...] = ("audio", "text")
+    instructions: str = ""
+    voice: Voice = "alloy"
+    input_audio_format: AudioFormatName = "pcm16"
+    output_audio_format: AudioFormatName = "pcm16"
+    input_audio_transcription: Transcription | None = None
+    turn_detection: ServerVad | None = ServerVad()
+    tools: tuple[FunctionTool, ...] = ()
+    tool_choice: ToolChoice = "auto"
+    temperature: float = 0.8
+    max_output_tokens: int | None = None
+    """None is the protocol's ``"inf"``."""
+    speed: float = 1.0
+
+
+class SessionPatch(msgspec.Struct, frozen=True, kw_only=True):
+    """The fields of a ``session.update``; merged shallowly, by top-level key."""
+
+    model: str | UnsetType = UNSET
+    modalities: tuple[Modality, ...] | UnsetType = UNSET
+    instructions: str | UnsetType = UNSET
+    voice: Voice | UnsetType = UNSET
+    input_audio_format: AudioFormatName | UnsetType = UNSET
+    output_audio_format: AudioFormatName | UnsetType = UNSET
+    input_audio_transcription: Transcription | UnsetType | None = UNSET
+    turn_detection: ServerVad | UnsetType | None = UNSET
+    tools: tuple[FunctionTool, ...] | UnsetType = UNSET
+    tool_choice: ToolChoice | UnsetType = UNSET
+    temperature: float | UnsetType = UNSET
+    max_output_tokens: int | UnsetType | None = UNSET
+    speed: float | UnsetType = UNSET
+
+
+class ResponseOptions(msgspec.Struct, frozen=True, kw_only=True):
+    """What ``response.create`` may override, for one response."""
+
+    modalities: tuple[Modality, ...] | UnsetType = UNSET
+    instructions: str | UnsetType = UNSET
+    voice: Voice | UnsetType = UNSET
+    output_audio_format: AudioFormatName | UnsetType = UNSET
+    tools: tuple[FunctionTool, ...] | UnsetType = UNSET
+    tool_choice: ToolChoice | UnsetType = UNSET
+    temperature: float | UnsetType = UNSET
+    max_output_tokens: int | UnsetType | None = UNSET
+    conversation: Literal["auto", "none"] = "auto"
+    metadata: Mapping[str, str] | None = None
+    input: tuple[ContextItem, ...] | None = None
+    """The context instead of the default conversation; None when the client sent no ``input``."""
+    cancel_previous: bool = False
+    """An Azure alpha field: cancel the running response first (protocol section 8, row 8)."""

@@ -1,0 +1,282 @@
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from vivavoce.config import Secret
+from vivavoce.gateway.admission import (
+    API_VERSIONS,
+    Admission,
+    AdmissionPolicy,
+    UpgradeRequest,
+    admit,
+    chosen_subprotocol,
+    custom_headers,
+)
+from vivavoce.gateway.auth import KeyRing
+from vivavoce.gateway.deployments import Catalogue, Deployment
+from vivavoce.wire.errors import RefusedHandshake, RefusedSession
+
+Pairs = tuple[tuple[str, str], ...]
+
+
+def deployment(name: str, model: str, version: str) -> Deployment:
+    return Deployment(
+        name=name, model=model, version=version, profile="azure-2024-12-17", conversation_created=True,
+        instructions="", engines={}, tokens_per_minute=1, requests_per_minute=1,
+    )  # fmt: skip
+
+
+VOICE = deployment("voice", "gpt-4o-realtime-preview", "2024-10-01")
+NEWER = deployment("newer", "gpt-4o-realtime-preview", "2024-12-17")
+MINI = deployment("mini", "gpt-4o-mini-realtime-preview", "")
+POLICY = AdmissionPolicy(Catalogue([VOICE, NEWER, MINI]), KeyRing([Secret("good"), Secret("other")]))
+
+KEY: Pairs = (("api-key", "good"),)
+BEARER: Pairs = (("Authorization", "Bearer good"),)
+BETA: Pairs = (("OpenAI-Beta", "realtime=v1"),)
+AZURE: Pairs = (("api-version", "2024-10-01-preview"), ("deployment", "voice"))
+ELEVEN: Pairs = tuple((f"x-mine-{n}", "1") for n in range(11))
+
+
+def azure(query: Pairs = AZURE, headers: Pairs = KEY, subprotocols: tuple[str, ...] = ()) -> UpgradeRequest:
+    return UpgradeRequest("/openai/realtime", query, headers, subprotocols)
+
+
+def openai(
+    query: Pairs = (("model", "voice"),), headers: Pairs = BEARER + BETA, subprotocols: tuple[str, ...] = ()
+) -> UpgradeRequest:
+    return UpgradeRequest("/v1/realtime", query, headers, subprotocols)
+
+
+# ----------------------------------------------------------------------------------------------------- admitted
+
+ADMITTED = {
+    "azure, key header": (azure(), VOICE),
+    "azure, key query": (azure((*AZURE, ("api-key", "good")), ()), VOICE),
+    "azure, bearer header": (azure(AZURE, BEARER), VOICE),
+    "azure, bearer query": (azure((*AZURE, ("Authorization", "Bearer good")), ()), VOICE),
+    "azure, key subprotocol": (azure(AZURE, (), ("realtime", "openai-insecure-api-key.good")), VOICE),
+    "azure, any order": (azure(AZURE[::-1]), VOICE),
+    "azure, unknown parameters": (azure((("x", "y"), *AZURE, ("model", "mini"))), VOICE),
+    "azure, beta header as openai-python sends it": (azure(AZURE, KEY + BETA), VOICE),
+    "azure, first of repeated parameters": (azure((*AZURE, ("deployment", "mini"))), VOICE),
+    "azure, one bad key beside a good one": (azure(AZURE, (("api-key", "bad"), *BEARER)), VOICE),
+    "azure, trailing slash": (UpgradeRequest("/openai/realtime/", AZURE, KEY), VOICE),
+    "azure, ten custom headers": (azure(AZURE, KEY + ELEVEN[:10]), VOICE),
+    "azure, another intent": (azure((*AZURE, ("intent", "conversation"))), VOICE),
+    "openai, deployment name": (openai(), VOICE),
+    "openai, model name": (openai((("model", "gpt-4o-realtime-preview"),)), VOICE),
+    "openai, reported model": (openai((("model", "gpt-4o-realtime-preview-2024-12-17"),)), NEWER),
+    "openai, model without version": (openai((("model", "gpt-4o-mini-realtime-preview"),)), MINI),
+    "openai, api-key header": (openai(headers=KEY + BETA), VOICE),
+    "openai, browser": (
+        openai(headers=(), subprotocols=("realtime", "openai-insecure-api-key.good", "openai-beta.realtime-v1")),
+        VOICE,
+    ),
+    "openai, several betas": (openai(headers=(*BEARER, ("openai-beta", "assistants=v2, realtime=v1"))), VOICE),
+    "openai, betas on two lines": (openai(headers=(*BEARER, ("OpenAI-Beta", "assistants=v2"), *BETA)), VOICE),
+    "openai, as many headers as one likes": (openai(headers=BEARER + BETA + ELEVEN), VOICE),
+    "openai, Twilio's parameters": (
+        openai((("model", "voice"), ("temperature", "0.8"), ("voice", "alloy"))), VOICE,
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("case", ADMITTED)
+def test_admitted(case: str) -> None:
+    request, expected = ADMITTED[case]
+    admission = admit(request, POLICY)
+    assert admission.deployment is expected
+    assert admission.dialect == "preview"
+    assert admission.principal == admit(azure(), POLICY).principal
+
+
+@pytest.mark.parametrize("version", API_VERSIONS)
+def test_every_known_api_version_is_admitted(version: str) -> None:
+    assert admit(azure((("api-version", version), ("deployment", "mini"))), POLICY).deployment is MINI
+
+
+@pytest.mark.parametrize(
+    ("offered", "answer"),
+    [
+        ((), None),
+        (("realtime",), "realtime"),
+        (("openai-beta.realtime-v1", "realtime"), "realtime"),
+        (("openai-beta.realtime-v1",), None),
+        (("Realtime",), None),
+    ],
+)
+def test_only_the_subprotocol_realtime_is_answered(offered: tuple[str, ...], answer: str | None) -> None:
+    assert admit(azure(subprotocols=offered), POLICY).subprotocol == answer
+    assert chosen_subprotocol(offered) == answer
+
+
+@pytest.mark.parametrize(
+    ("header", "query", "expected"),
+    [
+        (None, None, None),
+        ("a-1", None, "a-1"),
+        (None, "b-2", "b-2"),
+        ("a-1", "b-2", "a-1"),
+        ("", "b-2", "b-2"),
+        ("x" * 128, None, "x" * 128),
+        ("x" * 129, None, None),
+        ("two words", None, None),
+        (None, "line\nbreak", None),
+        (None, "é", None),
+    ],
+)
+def test_the_callers_request_id(header: str | None, query: str | None, expected: str | None) -> None:
+    name = "x-ms-client-request-id"
+    headers = KEY if header is None else (*KEY, (name.title(), header))
+    parameters = AZURE if query is None else (*AZURE, (name, query))
+    assert admit(azure(parameters, headers), POLICY).client_request_id == expected
+
+
+def test_principals_differ_by_key() -> None:
+    one, other = admit(azure(), POLICY), admit(azure(headers=(("api-key", "other"),)), POLICY)
+    assert one.principal != other.principal
+
+
+# ------------------------------------------------------------------------------------- refused before the upgrade
+
+NO_KEY: Pairs = ()
+HANDSHAKE = {
+    "unknown path": (UpgradeRequest("/openai/deployments", AZURE, KEY), 404, "404"),
+    "root": (UpgradeRequest("/", AZURE, KEY), 404, "404"),
+    "path in capitals": (UpgradeRequest("/OpenAI/Realtime", AZURE, KEY), 404, "404"),
+    "azure, no upgrade": (replace(azure(), is_upgrade=False), 426, "UpgradeRequired"),
+    "openai, no upgrade": (replace(openai(), is_upgrade=False), 426, "UpgradeRequired"),
+    "azure, eleven custom headers": (azure(headers=KEY + ELEVEN), 431, "431"),
+    "azure GA, eleven custom headers": (UpgradeRequest("/openai/v1/realtime", (), KEY + ELEVEN), 431, "431"),
+    "azure, no key": (azure(headers=NO_KEY), 401, "401"),
+    "azure, bad key": (azure(headers=(("api-key", "bad"),)), 401, "401"),
+    "azure, empty key": (azure(headers=(("api-key", ""),)), 401, "401"),
+    "azure, bad bearer": (azure(headers=(("Authorization", "Bearer bad"),)), 401, "401"),
+    "azure, key in capitals": (azure(headers=(("api-key", "GOOD"),)), 401, "401"),
+    "azure GA, bad key": (UpgradeRequest("/openai/v1/realtime", (("model", "voice"),), ()), 401, "401"),
+    "azure, no api-version": (azure((("deployment", "voice"),)), 404, "404"),
+    "azure, unknown api-version": (azure((("api-version", "2023-01-01"), ("deployment", "voice"))), 404, "404"),
+    "azure, no deployment": (azure(AZURE[:1]), 404, "DeploymentNotFound"),
+    "azure, unknown deployment": (azure((*AZURE[:1], ("deployment", "x"))), 404, "DeploymentNotFound"),
+    "azure, model instead of deployment": (azure((*AZURE[:1], ("model", "voice"))), 404, "DeploymentNotFound"),
+    "azure, model name is no deployment": (
+        azure((*AZURE[:1], ("deployment", "gpt-4o-realtime-preview"))), 404, "DeploymentNotFound",
+    ),
+    "azure, transcription": (azure((*AZURE, ("intent", "transcription"))), 400, "OpperationNotSupported"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("case", HANDSHAKE)
+def test_refused_before_the_upgrade(case: str) -> None:
+    request, status, code = HANDSHAKE[case]
+    with pytest.raises(RefusedHandshake) as refusal:
+        admit(request, POLICY)
+    assert (refusal.value.status, refusal.value.code) == (status, code)
+
+
+# -------------------------------------------------------------------------------------- refused after the upgrade
+
+SESSION = {
+    "openai, no key": (openai(headers=BETA), 3000, None),
+    "openai, bad key": (openai(headers=(*BETA, ("Authorization", "Bearer bad"))), 3000, "invalid_api_key"),
+    "openai, bad key of a browser": (
+        openai(headers=BETA, subprotocols=("realtime", "openai-insecure-api-key.bad")), 3000, "invalid_api_key",
+    ),
+    "openai, basic": (openai(headers=(*BETA, ("Authorization", "Basic good"))), 3000, None),
+    "openai, no model": (openai(()), 4000, "missing_model"),
+    "openai, empty model": (openai((("model", ""),)), 4000, "missing_model"),
+    "openai, unknown model": (openai((("model", "gpt-4"),)), 4000, "invalid_model"),
+    "openai, deployment instead of model": (openai((("deployment", "voice"),)), 4000, "missing_model"),
+    "openai, GA": (openai(headers=BEARER), 4000, "unsupported_api_shape"),
+    "openai, another beta": (
+        openai(headers=(*BEARER, ("OpenAI-Beta", "assistants=v2"))), 4000, "unsupported_api_shape",
+    ),
+    "azure GA": (UpgradeRequest("/openai/v1/realtime", (("model", "voice"),), KEY), 4000, "unsupported_api_shape"),
+    "openai, transcription": (openai((("intent", "transcription"),)), 4000, "unsupported_api_shape"),
+    "openai, sideband": (openai((("call_id", "rtc_1"),)), 4000, "unsupported_api_shape"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("case", SESSION)
+def test_refused_after_the_upgrade(case: str) -> None:
+    request, close_code, code = SESSION[case]
+    with pytest.raises(RefusedSession) as refusal:
+        admit(request, POLICY)
+    assert (refusal.value.close_code, refusal.value.error.code) == (close_code, code)
+    assert refusal.value.error.message
+
+
+@pytest.mark.parametrize(
+    ("request_", "hint"),
+    [
+        (openai(headers=BEARER), "'OpenAI-Beta: realtime=v1'"),
+        (openai(headers=BEARER), "'openai-beta.realtime-v1'"),
+        (
+            UpgradeRequest("/openai/v1/realtime", (), KEY),
+            "/openai/realtime?api-version=2024-10-01-preview&deployment=",
+        ),
+    ],
+)
+def test_ga_clients_are_told_what_to_do(request_: UpgradeRequest, hint: str) -> None:
+    with pytest.raises(RefusedSession) as refusal:
+        admit(request_, POLICY)
+    assert hint in refusal.value.error.message
+
+
+# --------------------------------------------------------------------------------------------- order and policy
+
+WRONG: list[tuple[str, UpgradeRequest]] = [
+    ("404", UpgradeRequest("/x", (), ELEVEN, is_upgrade=False)),
+    ("UpgradeRequired", UpgradeRequest("/openai/realtime", (), ELEVEN, is_upgrade=False)),
+    ("431", UpgradeRequest("/openai/realtime", (), ELEVEN)),
+    ("401", UpgradeRequest("/openai/realtime", (("intent", "transcription"),), ())),
+    ("OpperationNotSupported", UpgradeRequest("/openai/realtime", (("intent", "transcription"),), KEY)),
+    ("404", UpgradeRequest("/openai/realtime", (), KEY)),
+    ("DeploymentNotFound", UpgradeRequest("/openai/realtime", AZURE[:1], KEY)),
+]
+
+
+@pytest.mark.parametrize(("code", "request_"), WRONG)
+def test_the_first_fault_in_order_is_told(code: str, request_: UpgradeRequest) -> None:
+    with pytest.raises(RefusedHandshake) as refusal:
+        admit(request_, POLICY)
+    assert refusal.value.code == code
+
+
+def test_the_limit_of_custom_headers_is_the_policys() -> None:
+    policy = replace(POLICY, max_custom_headers=0)
+    assert isinstance(admit(azure(), policy), Admission)
+    with pytest.raises(RefusedHandshake, match="at most 0 custom headers"):
+        admit(azure(headers=KEY + ELEVEN[:1]), policy)
+
+
+def test_subprotocol_keys_are_the_policys_choice() -> None:
+    request = azure(headers=(), subprotocols=("openai-insecure-api-key.good",))
+    with pytest.raises(RefusedHandshake, match="Access denied"):
+        admit(request, replace(POLICY, subprotocol_keys=False))
+
+
+def test_headers_of_clients_browsers_and_proxies_are_not_custom() -> None:
+    usual = [
+        "Host", "Connection", "Upgrade", "Sec-WebSocket-Key", "Sec-WebSocket-Version", "Sec-WebSocket-Extensions",
+        "Sec-WebSocket-Protocol", "Sec-Fetch-Mode", "User-Agent", "Origin", "Accept", "Accept-Language",
+        "Accept-Encoding", "Cache-Control", "Pragma", "Cookie", "Authorization", "api-key", "OpenAI-Beta",
+        "OpenAI-Organization", "X-Forwarded-For", "X-Forwarded-Proto", "Via", "X-Real-IP", "traceparent",
+        "tracestate", "x-ms-client-request-id", "x-ms-useragent", "x-stainless-lang", "X-Request-ID",
+    ]  # fmt: skip
+    own = [("X-Tenant", "1"), ("My-Header", "2"), ("My-Header", "3")]
+    assert custom_headers([(name, "v") for name in usual] + own) == own
+
+
+def test_nothing_shows_a_key() -> None:
+    request = azure((("api-key", "s3cret"),), (("api-key", "s3cret"),), ("openai-insecure-api-key.s3cret",))
+    policy = replace(POLICY, keys=KeyRing([Secret("s3cret")]))
+    assert "s3cret" not in repr(request) + repr(policy)
+    known = replace(request, query=(*AZURE, *request.query))
+    assert "s3cret" not in repr(admit(known, policy))
+    with pytest.raises(RefusedSession) as refusal:
+        admit(openai(headers=(*BETA, ("Authorization", "Bearer s3cret"))), POLICY)
+    assert "s3cret" not in f"{refusal.value} {refusal.value.error}"

@@ -1,0 +1,379 @@
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+
+from vivavoce.config import Config, ConfigError, load_config
+from vivavoce.engines.base import (
+    EngineError,
+    EngineOptionsError,
+    LanguageModelCapabilities,
+    SynthesizerCapabilities,
+    TranscriberCapabilities,
+    VadCapabilities,
+)
+from vivavoce.engines.registry import Engine, EngineKind, EngineUnavailable, Registry
+from vivavoce.gateway import deployments as module
+from vivavoce.gateway.deployments import (
+    Catalogue,
+    Deployment,
+    EngineStartError,
+    build_engines,
+    open_deployments,
+)
+from vivavoce.wire.session_config import VOICES
+
+ALL_VOICES: dict[str, str] = {voice: voice for voice in VOICES}
+CAPABILITIES: dict[EngineKind, object] = {
+    "vad": VadCapabilities(16000, 512, 320),
+    "transcriber": TranscriberCapabilities(16000, True),
+    "language_model": LanguageModelCapabilities(),
+    "synthesizer": SynthesizerCapabilities(22050, voices=ALL_VOICES),
+}
+USUAL = {"vad": "silero", "transcriber": "pocketsphinx", "language_model": "scripted", "synthesizer": "espeak"}
+
+Step = Callable[[], Awaitable[None]]
+
+
+async def at_once() -> None: ...
+
+
+@dataclass
+class Bench(Registry):
+    """A registry of fake engines that writes down what happens to them."""
+
+    log: list[str] = field(default_factory=list)
+    made: list[tuple[str, Mapping[str, object], Path | None]] = field(default_factory=list)
+    starts: dict[str, Step] = field(default_factory=dict)
+    closes: dict[str, Step] = field(default_factory=dict)
+    faults: dict[str, Exception] = field(default_factory=dict)
+    capabilities: dict[str, object] = field(default_factory=dict)
+
+    def names(self, kind: EngineKind) -> tuple[str, ...]:
+        return (USUAL[kind], f"other-{kind}")
+
+    def create(
+        self, kind: EngineKind, name: str, options: Mapping[str, object], *, base: Path | None = None
+    ) -> Engine:
+        if name in self.faults:
+            raise self.faults[name]
+        self.made.append((name, options, base))
+
+        async def start() -> None:
+            await self.starts.get(name, at_once)()
+            self.log.append(f"start {name}")
+
+        async def close() -> None:
+            self.log.append(f"close {name}")
+            await self.closes.get(name, at_once)()
+
+        return SimpleNamespace(
+            name=name,
+            version="1",
+            start=start,
+            close=close,
+            capabilities=self.capabilities.get(name, CAPABILITIES[kind]),
+        )
+
+
+def configured(text: str, folder: Path) -> Config:
+    file = folder / "c.toml"
+    file.write_text(text, encoding="utf-8")
+    return load_config(file, environ={})
+
+
+@pytest.fixture
+def bench() -> Bench:
+    return Bench()
+
+
+USUAL_CONFIG = load_config(None, environ={})
+
+# ---------------------------------------------------------------------------------------------------- catalogue
+
+
+def test_a_deployment_tells_its_model_and_limits(tmp_path: Path) -> None:
+    text = """
+    [[deployment]]
+    name = "a"
+    capacity = 2
+    [[deployment]]
+    name = "b"
+    version = ""
+    capacity = 3
+    requests_per_minute = 7
+    """
+    a, b = map(Deployment.of, configured(text, tmp_path).deployments)
+    assert (a.reported_model, a.tokens_per_minute, a.requests_per_minute) == (
+        "gpt-4o-realtime-preview-2024-12-17", 2000, 12,
+    )  # fmt: skip
+    assert (b.reported_model, b.tokens_per_minute, b.requests_per_minute) == ("gpt-4o-realtime-preview", 3000, 7)
+    assert a.engines == USUAL
+
+
+def test_a_model_is_found_by_deployment_then_model_then_reported_name(tmp_path: Path) -> None:
+    text = """
+    [[deployment]]
+    name = "first"
+    model = "m"
+    version = "1"
+    [[deployment]]
+    name = "second"
+    model = "m-1"
+    version = ""
+    [[deployment]]
+    name = "m"
+    model = "x"
+    version = "2"
+    """
+    catalogue = Catalogue(map(Deployment.of, configured(text, tmp_path).deployments))
+
+    def found(model: str) -> str | None:
+        deployment = catalogue.by_model(model)
+        return None if deployment is None else deployment.name
+
+    names = ["first", "second", "m", "x", "m-1", "x-2", "m-2", ""]
+    assert [found(name) for name in names] == ["first", "second", "m", "m", "second", "m", None, None]
+    assert [catalogue.by_name(name) is not None for name in names] == [True, True, True] + [False] * 5
+    assert [deployment.name for deployment in catalogue] == ["first", "second", "m"]
+
+
+# ----------------------------------------------------------------------------------------------- engines by name
+
+NAMED = """
+[[deployment]]
+name = "a"
+language_model = "teller"
+[[deployment]]
+name = "b"
+language_model = "teller"
+[[deployment]]
+name = "c"
+[engine.teller]
+kind = "language_model"
+type = "scripted"
+script = "bank.toml"
+"""
+
+
+def test_engines_are_made_once_each_with_their_options(bench: Bench, tmp_path: Path) -> None:
+    config = configured(NAMED, tmp_path)
+    engines = build_engines(config, bench)
+    assert bench.made == [
+        ("silero", {}, tmp_path),
+        ("pocketsphinx", {}, tmp_path),
+        ("scripted", {"script": "bank.toml"}, tmp_path),
+        ("espeak", {}, tmp_path),
+        ("scripted", {}, tmp_path),
+    ]
+    a, b, c = (engines.recipe(Deployment.of(settings)) for settings in config.deployments)
+    assert a == b
+    assert a.language_model is b.language_model
+    assert a.language_model is not c.language_model
+    assert a.synthesizer is c.synthesizer
+
+
+def test_a_configured_engine_may_have_the_name_of_its_plug_in(bench: Bench, tmp_path: Path) -> None:
+    build_engines(configured("[engine.espeak]\nkind = 'synthesizer'\ntype = 'espeak'\nrate = 3", tmp_path), bench)
+    assert bench.made[-1] == ("espeak", {"rate": 3}, tmp_path)
+
+
+def test_a_configured_engine_of_another_kind_hides_no_plug_in(bench: Bench, tmp_path: Path) -> None:
+    build_engines(configured("[engine.espeak]\nkind = 'vad'\ntype = 'silero'", tmp_path), bench)
+    assert bench.made[-1] == ("espeak", {}, tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("text", "line"),
+    [
+        (
+            "[[deployment]]\nname = 'a'\n[[deployment]]\nname = 'b'\n[[deployment]]\nname = 'c'\nsynthesizer = 'x'",
+            "deployment[2].synthesizer: there is no synthesizer 'x' (there are: espeak, other-synthesizer)",
+        ),
+        (
+            "[[deployment]]\nname = 'a'\nvad = 'teller'\n"
+            "[engine.teller]\nkind = 'language_model'\ntype = 'scripted'",
+            "deployment[0].vad: there is no vad 'teller' (there are: other-vad, silero); "
+            "[engine.teller] is a language_model",
+        ),
+        (
+            "[[deployment]]\nname = 'a'\nvad = 'x'\n[engine.mine]\nkind = 'vad'\ntype = 'silero'",
+            "deployment[0].vad: there is no vad 'x' (there are: mine, other-vad, silero)",
+        ),
+        (
+            "[[deployment]]\nname = 'a'\nvad = 'mine'\n[engine.mine]\nkind = 'vad'\ntype = 'x'",
+            "engine.mine.type: there is no vad 'x' (there are: other-vad, silero)",
+        ),
+    ],
+)
+def test_unknown_engines_name_their_place(text: str, line: str, bench: Bench, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError) as fault:
+        build_engines(configured(text, tmp_path), bench)
+    assert str(fault.value) == line
+    assert bench.made == []
+
+
+ONE = "[[deployment]]\nname = 'a'\nvad = 'mine'\n[engine.mine]\nkind = 'vad'\ntype = 'silero'\nx = 1"
+
+
+@pytest.mark.parametrize(
+    ("fault", "text", "line"),
+    [
+        (EngineOptionsError("x", "is odd"), ONE, "engine.mine.x: is odd"),
+        (EngineOptionsError("", "is odd"), ONE, "engine.mine: is odd"),
+        (EngineOptionsError("url", "is required"), "", "deployment[0].vad.url: is required"),
+        (EngineUnavailable("vad", "silero", "boom"), ONE, "engine.mine.type: vad 'silero': boom"),
+        (EngineUnavailable("vad", "silero", "boom"), "", "deployment[0].vad: vad 'silero': boom"),
+    ],
+)
+def test_faults_of_engines_name_their_place(
+    fault: Exception, text: str, line: str, bench: Bench, tmp_path: Path
+) -> None:
+    bench.faults["silero"] = fault
+    with pytest.raises(ConfigError) as raised:
+        build_engines(configured(text, tmp_path), bench)
+    assert str(raised.value) == line
+
+
+def test_a_synthesizer_must_have_every_voice_of_the_protocol(bench: Bench) -> None:
+    voices: dict[str, str] = {voice: "v" for voice in VOICES if voice not in ("ash", "verse")}
+    bench.capabilities["espeak"] = SynthesizerCapabilities(22050, voices=voices)
+    with pytest.raises(ConfigError) as fault:
+        build_engines(USUAL_CONFIG, bench)
+    assert str(fault.value) == "deployment[0].synthesizer: synthesizer 'espeak' has no voice for ash, verse"
+
+
+# -------------------------------------------------------------------------------------------------- life of engines
+
+
+async def test_engines_run_inside_the_block_and_close_in_reverse(bench: Bench) -> None:
+    async with open_deployments(USUAL_CONFIG, bench) as served:
+        assert sorted(bench.log) == sorted(f"start {name}" for name in USUAL.values())
+        bench.log.clear()
+        (one,) = served
+        assert served["gpt-4o-realtime-preview"] is one
+        assert served.catalogue.by_model("gpt-4o-realtime-preview-2024-12-17") is one.deployment
+        assert one.recipe.vad.name == "silero"
+    assert bench.log == ["close espeak", "close scripted", "close pocketsphinx", "close silero"]
+
+
+async def test_the_quota_of_a_deployment_counts_by_the_given_clock(bench: Bench, tmp_path: Path) -> None:
+    config = configured("[[deployment]]\nname = 'a'\ncapacity = 6\nrequests_per_minute = 60", tmp_path)
+    now = [0.0]
+    async with open_deployments(config, bench, clock=lambda: now[0]) as served:
+        quota = served["a"].quota
+        quota.reserve(1000)
+        now[0] += 1
+        assert [(one.limit, one.remaining) for one in quota.status()] == [(60, 60), (6000, 5100)]
+
+
+async def test_engines_start_side_by_side(bench: Bench) -> None:
+    first, second = asyncio.Event(), asyncio.Event()
+
+    async def vad() -> None:
+        first.set()
+        await second.wait()
+
+    async def synthesizer() -> None:
+        second.set()
+        await first.wait()
+
+    bench.starts.update(silero=vad, espeak=synthesizer)
+    async with asyncio.timeout(5), open_deployments(USUAL_CONFIG, bench):
+        pass
+
+
+@pytest.mark.parametrize(
+    ("raised", "text"),
+    [
+        (
+            EngineError("no_model", "The model is missing."),
+            "synthesizer 'espeak' cannot start: The model is missing.",
+        ),
+        (OSError("disk gone"), "synthesizer 'espeak' cannot start: OSError: disk gone"),
+    ],
+)
+async def test_when_one_fails_to_start_all_are_closed(raised: Exception, text: str, bench: Bench) -> None:
+    async def fail() -> None:
+        raise raised
+
+    async def hang() -> None:
+        try:
+            await asyncio.Event().wait()
+        finally:
+            bench.log.append("cancelled silero")
+
+    bench.starts.update(espeak=fail, silero=hang)
+    with pytest.raises(EngineStartError) as fault:
+        async with open_deployments(USUAL_CONFIG, bench):
+            pytest.fail("served without an engine")
+    assert str(fault.value) == text
+    assert fault.value.__cause__ is raised
+    assert bench.log[-5:] == [
+        "cancelled silero", "close espeak", "close scripted", "close pocketsphinx", "close silero",
+    ]  # fmt: skip
+
+
+async def test_cancelled_while_starting_all_are_closed(bench: Bench) -> None:
+    begun = asyncio.Event()
+
+    async def hang() -> None:
+        begun.set()
+        await asyncio.Event().wait()
+
+    bench.starts["silero"] = hang
+
+    async def serve() -> None:
+        async with open_deployments(USUAL_CONFIG, bench):
+            pytest.fail("served without an engine")
+
+    task = asyncio.create_task(serve())
+    await begun.wait()
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    assert bench.log[-4:] == ["close espeak", "close scripted", "close pocketsphinx", "close silero"]
+
+
+async def test_a_failing_block_closes_all(bench: Bench) -> None:
+    with pytest.raises(RuntimeError, match="bug"):
+        async with open_deployments(USUAL_CONFIG, bench):
+            raise RuntimeError("bug")
+    assert bench.log[-4:] == ["close espeak", "close scripted", "close pocketsphinx", "close silero"]
+
+
+async def test_an_engine_that_does_not_close_keeps_no_other_open(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def fail() -> None:
+        raise RuntimeError("stuck")
+
+    async def hang() -> None:
+        await asyncio.Event().wait()
+
+    monkeypatch.setattr(module, "ENGINE_CLOSE_S", 0.0)
+    bench.closes.update(espeak=fail, scripted=hang)
+    async with open_deployments(USUAL_CONFIG, bench):
+        pass
+    assert bench.log[-4:] == ["close espeak", "close scripted", "close pocketsphinx", "close silero"]
+    assert [record.getMessage() for record in caplog.records] == [
+        "synthesizer 'espeak' did not close",
+        "language_model 'scripted' did not close",
+    ]
+
+
+async def test_an_unused_engine_is_told_and_not_made(
+    bench: Bench, caplog: pytest.LogCaptureFixture, tmp_path: Path
+) -> None:
+    config = configured("[engine.spare]\nkind = 'vad'\ntype = 'other-vad'", tmp_path)
+    with caplog.at_level(logging.WARNING):
+        async with open_deployments(config, bench):
+            pass
+    assert [record.getMessage() for record in caplog.records] == ["engine.spare is used by no deployment"]
+    assert "other-vad" not in [name for name, _, _ in bench.made]
