@@ -1,8 +1,10 @@
 from __future__ import annotations
 
+import tomllib
 from pathlib import Path
 from typing import get_args
 
+import msgspec
 import pytest
 
 from vivavoce import config as module
@@ -307,3 +309,39 @@ def test_an_engine_of_another_kind_is_not_what_a_deployment_uses(tmp_path: Path)
 
 def test_the_kinds_are_those_of_the_registry() -> None:
     assert module.ENGINE_KINDS == registry.ENGINE_KINDS == get_args(module.EngineKind)
+
+
+# --------------------------------------------------------------------------------------------------- the manual
+
+TABLES: dict[str, type[msgspec.Struct]] = {
+    "`[server]`": module.ServerSettings,
+    "`[resource]`": module.ResourceSettings,
+    "`[[deployment]]`": module.DeploymentSettings,
+}
+MANUAL = Path(__file__).parents[1] / "docs" / "reference" / "configuration.md"
+
+
+def test_the_manual_names_every_option_with_its_default() -> None:
+    sections = MANUAL.read_text(encoding="utf-8").split("\n## ")
+    told_in_words = set()
+    for heading, struct in TABLES.items():
+        (section,) = [section for section in sections if section.startswith(heading)]
+        for option in msgspec.structs.fields(struct):
+            (row,) = [line for line in section.splitlines() if line.startswith(f"| `{option.name}` |")]
+            default = row.split("|")[2].strip()
+            if default.startswith("`"):
+                assert tomllib.loads(f"x = {default.strip('`')}")["x"] == _plain(option.default)
+            else:
+                told_in_words.add(option.name)
+    assert told_in_words == {"name", "profile", "instructions", "requests_per_minute"}
+
+
+def _plain(default: object) -> object:
+    return list(default) if isinstance(default, tuple) else default
+
+
+def test_the_example_of_the_manual_loads(tmp_path: Path) -> None:
+    example = MANUAL.read_text(encoding="utf-8").split("```toml\n")[1].split("```")[0]
+    config = load(example, tmp_path)
+    assert [deployment.name for deployment in config.deployments] == ["gpt-4o-realtime-preview", "bank-teller"]
+    assert config.unused_engines() == ()

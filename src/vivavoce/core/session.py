@@ -378,7 +378,7 @@ class Session:
 
     def _item_create(self, event: ce.ItemCreate) -> None:
         self._conversation.check_place(event.previous_item_id)
-        if event.item.id and event.item.id in self._conversation:
+        if event.item.id and self._is_taken(event.item.id):
             raise errors.duplicate_item(event.item.id)
         if isinstance(event.item, items.FunctionCallOutputItem):
             self._check_call(event.item.call_id, "item.call_id")
@@ -386,6 +386,11 @@ class Session:
         previous = self._conversation.add(entry, event.previous_item_id)
         self._journal.emit(se.ItemAdded(previous, entry.item))
         self._journal.emit(se.ItemDone(previous, entry.item))
+
+    def _is_taken(self, item_id: str) -> bool:
+        """An item has this id, or the turn under way has announced that its item will."""
+        announced = isinstance(self._turn, turns.Speaking | turns.Hesitating) and self._turn.item_id == item_id
+        return announced or item_id in self._conversation
 
     def _item_delete(self, event: ce.ItemDelete) -> None:
         self._conversation.delete(event.item_id)

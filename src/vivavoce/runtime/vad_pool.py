@@ -255,8 +255,8 @@ class VadStream:
         """Audio that begins at ``start_tick`` of the session's clock; it is kept, not copied.
 
         Where it does not continue what was fed last (or after a reset), the stream starts anew on the grid: a
-        network without memory, and silence for the part of the frame that is missing. Another format than before goes
-        on without a break.
+        network without memory, and silence for the part of the frame that is missing (in A-law, which has no zero,
+        its quietest code). Another format than before goes on without a break.
 
         Raises :class:`ValueError` for half a sample and for a clock that goes back, :class:`RuntimeError` after
         ``close``.
@@ -424,18 +424,26 @@ class VadPool:
         await self.close()
 
     async def close(self) -> None:
-        """Close every stream, and end the task and the thread; waits for the slice in flight (some ms)."""
+        """Close every stream, and end the task and the thread; waits for the slice in flight (some ms).
+
+        Raises what broke the pool, if something did.
+        """
         for stream in list(self._streams):
             stream.close()
-        if self._task is not None:
-            self._task.cancel()
+        if self._task is None or self._executor is None:
+            return
+        self._task.cancel()
+        try:
             await asyncio.wait([self._task])
-        if self._executor is not None:
-            self._executor.shutdown()
+        finally:
+            self._executor.shutdown(wait=self._task.done())
+        if not self._task.cancelled():
+            self._task.result()
 
     def open(self, on_frame: OnFrame, on_fault: OnFault) -> VadStream:
         """A new stream. ``on_frame(end_tick, probability)`` is called once for each frame, in order;
-        ``on_fault(error)`` instead of it when the engine failed on the frame, which is lost.
+        ``on_fault(error)`` instead of it when the engine failed on the frame, which is lost. Should the pool itself
+        break, it closes every stream with a last ``on_fault``.
 
         Raises :class:`RuntimeError` when the pool does not run.
         """
@@ -466,6 +474,7 @@ class VadPool:
         try:
             await self._serve(executor)
         except Exception as error:
+            _complain("the VAD pool broke", error)
             for stream in list(self._streams):
                 _call(stream.collapse, error)
             raise
@@ -495,7 +504,7 @@ class VadPool:
                     _deliver(done, result)
 
     def _gather(self) -> list[_Round]:
-        """The next slice: a round of the streams whose turn it is and, when they are all, more of those with more."""
+        """The next slice: a round of the streams in turn and, when they all fit, more rounds of those with more."""
         budget = min(max(int(SLICE / self._row_seconds), _FEWEST_ROWS), _MOST_ROWS)
         streams: list[VadStream] = []
         while self._ready and len(streams) < budget:
@@ -545,6 +554,8 @@ def _call(callback: Callable[..., None], *arguments: object) -> None:
     try:
         callback(*arguments)
     except Exception as error:
-        asyncio.get_running_loop().call_exception_handler(
-            {"message": "a callback of a VAD stream failed", "exception": error}
-        )
+        _complain("a callback of a VAD stream failed", error)
+
+
+def _complain(message: str, error: Exception) -> None:
+    asyncio.get_running_loop().call_exception_handler({"message": message, "exception": error})

@@ -45,7 +45,7 @@ class Codec:
             return Rejected(error=fault.body(_event_id(frame)))
         except msgspec.DecodeError as broken:
             return Rejected(error=errors.invalid_json(str(broken)).body(None))
-        except UnicodeDecodeError:
+        except UnicodeError:
             return Rejected(error=errors.invalid_json("The text is not UTF-8.").body(None))
         except RecursionError:
             return Rejected(error=errors.invalid_json("The value is nested too deeply.").body(None))

@@ -169,7 +169,7 @@ def number_below(param: str, kind: str, limit: float, value: float) -> ClientFau
     """``kind`` is ``integer`` or ``decimal``."""
     return ClientFault(
         f"{kind}_below_min_value",
-        f"Invalid '{param}': {kind} below minimum value. Expected a value >= {limit:g}, "
+        f"Invalid '{param}': {kind} below minimum value. Expected a value >= {_number(limit)}, "
         f"but got {_number(value)} instead.",
         param,
     )
@@ -178,7 +178,7 @@ def number_below(param: str, kind: str, limit: float, value: float) -> ClientFau
 def number_above(param: str, kind: str, limit: float, value: float) -> ClientFault:
     return ClientFault(
         f"{kind}_above_max_value",
-        f"Invalid '{param}': {kind} above maximum value. Expected a value <= {limit:g}, "
+        f"Invalid '{param}': {kind} above maximum value. Expected a value <= {_number(limit)}, "
         f"but got {_number(value)} instead.",
         param,
     )

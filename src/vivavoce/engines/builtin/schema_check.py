@@ -124,14 +124,14 @@ def is_multiple(value: int | float, step: int | float) -> bool:
 class Checker:
     """Checks values against the parts of one schema document.
 
-    ``work`` counts the schemas that were compared with a value. ``refused`` holds "format" and "pattern" once a string
-    was refused for having another one.
+    ``work`` counts the schemas that were compared with a value. ``refused`` holds "format" or "pattern" once a
+    string was refused for it.
     """
 
     def __init__(self, root: Mapping[str, Any], *, formats: bool = True, patterns: bool = True) -> None:
         self._root = root
-        self._formats = formats
-        self._patterns = patterns
+        self.formats = formats
+        self.patterns = patterns
         self.work = 0
         self.refused: set[str] = set()
 
@@ -168,11 +168,11 @@ class Checker:
         if len(value) < (least or 0) or (most is not None and len(value) > most):
             return False
         form = FORMATS.get(str(schema.get("format")))
-        if self._formats and form is not None and not form.fullmatch(value):
+        if self.formats and form is not None and not form.fullmatch(value):
             self.refused.add("format")
             return False
         pattern = schema.get("pattern")
-        if self._patterns and isinstance(pattern, str) and not schema_pattern.matches(pattern, value):
+        if self.patterns and isinstance(pattern, str) and not schema_pattern.matches(pattern, value):
             self.refused.add("pattern")
             return False
         return True

@@ -1,7 +1,8 @@
-"""Strings that match a simple regular expression, and a judgement of which expressions are safe to run.
+"""Strings that match a simple regular expression, and a judgement of how long a text it may be tried on.
 
-The expressions come from the tools of a client, so they are foreign input: one that can take exponential time
-is tried on short strings only, since nothing can stop ``re`` once it runs.
+The expressions come from the tools of a client, so they are foreign input, and nothing can stop ``re`` once it
+runs. An expression is tried only on texts that it can be matched with in fewer than ten million ways, by an upper
+estimate; one that is not simple enough to be estimated is not run at all.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import lru_cache
 from itertools import islice
+from math import log
 
 _LETTERS = string.ascii_lowercase + string.ascii_uppercase
 _PRINTABLE = _LETTERS + string.digits + " " + string.punctuation
@@ -28,9 +30,9 @@ _CONTROLS = {"n": "\n", "t": "\t", "r": "\r", "f": "\f", "v": "\v", "0": "\0"}
 _LONGEST_PATTERN = 500
 _MOST_REPEATS = 1000
 _DEEPEST = 20
-_SHORT = 16
-"""Characters on which even an exponential expression is quick."""
 _LONG = 256
+_MOST_WAYS = 1e7
+_LARGE = 10**9
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,35 +82,51 @@ def _parsed(pattern: str) -> _Node | None:
         return None
 
 
+@lru_cache(maxsize=256)
+def _longest(pattern: str) -> int:
+    """Characters of the longest text that the expression is tried on; -1 when it is not tried."""
+    node = _parsed(pattern)
+    if node is None:
+        return -1
+    ways = _ways(node)
+    most = log(_MOST_WAYS)
+    fixed, power, base = log(ways.count), 1 + ways.power, log(ways.base)
+    return max(
+        (at for at in range(1, _LONG + 1) if fixed + power * log(at) + at * base <= most),
+        default=-1,
+    )
+
+
 def matches(pattern: str, text: str) -> bool:
     """True when the expression is found in ``text``. False also for an expression that Python cannot read, and
-    for one that it is not safe to try on a text of this length."""
+    for one that is not tried on a text of this length."""
     compiled = _compiled(pattern)
-    if compiled is None:
-        return False
-    node = _parsed(pattern)
-    limit = _SHORT if node is None or _explosive(node) else _LONG
-    return len(text) <= limit and compiled.search(text) is not None
+    return compiled is not None and len(text) <= _longest(pattern) and compiled.search(text) is not None
 
 
 def samples(pattern: str, shortest: int, longest: int | None) -> Iterator[str]:
-    """Different strings that match, of a length within the bounds where possible; none when the expression is
-    not simple. Simple are: literals, classes, ``.``, ``\\d \\w \\s`` and their opposites, groups, alternatives,
-    repeats and the anchors ``^ $ \\b``."""
+    """Different strings of a length within the bounds that match, first those that were tried; none when the
+    expression is not simple. Simple are: literals, classes, ``.``, ``\\d \\w \\s`` and their opposites, groups,
+    alternatives, repeats and the anchors ``^ $ \\b``."""
     node = _parsed(pattern)
     if node is None:
         return
-    seen: set[str] = set()
+    tried: list[str] = []
+    untried: list[str] = []
     extras = (0, 1, 2, 3, *(2**power for power in range(2, 10) if 2**power <= shortest), shortest)
     for variant in range(64):
         for extra in islice(dict.fromkeys(extras), 16):
             text = _sample(node, min(extra, _MOST_REPEATS), variant)
             for candidate in (text, text + "a" * (shortest - len(text))):
                 fits = shortest <= len(candidate) and (longest is None or len(candidate) <= longest)
-                if fits and candidate not in seen:
-                    seen.add(candidate)
-                    if matches(pattern, candidate):
-                        yield candidate
+                if not fits or candidate in tried or candidate in untried:
+                    continue
+                if matches(pattern, candidate):
+                    tried.append(candidate)
+                    yield candidate
+                elif candidate == text and len(text) > _longest(pattern):
+                    untried.append(candidate)
+    yield from untried
 
 
 def _sample(node: _Node, extra: int, variant: int) -> str:
@@ -127,22 +145,46 @@ def _sample(node: _Node, extra: int, variant: int) -> str:
     return text
 
 
-def _explosive(node: _Node) -> bool:
-    """True when a wide repeat holds a choice or another repeat of variable length."""
+@dataclass(frozen=True, slots=True)
+class _Ways:
+    """A text of n characters can be matched in at most ``count * n**power * base**n`` ways."""
+
+    count: int = 1
+    power: int = 0
+    base: int = 1
+
+
+def _ways(node: _Node) -> _Ways:
+    if isinstance(node, _Chars):
+        return _Ways()
+    if isinstance(node, _Repeat):
+        return _ways_of_repeat(node)
+    count = int(isinstance(node, _Sequence))
+    power, base = 0, 1
+    for ways in map(_ways, node.parts if isinstance(node, _Sequence) else node.branches):
+        count = min(_LARGE, count * ways.count if isinstance(node, _Sequence) else count + ways.count)
+        power = power + ways.power if isinstance(node, _Sequence) else max(power, ways.power)
+        base = max(base, ways.base)
+    return _Ways(count, power, base)
+
+
+def _ways_of_repeat(node: _Repeat) -> _Ways:
+    body = _ways(node.body)
+    if body == _Ways():
+        return _Ways(power=int(node.least != node.most))
+    if node.most is not None:
+        return _Ways(min(_LARGE, body.count ** min(node.most, 30)), node.most * (body.power + 1), body.base)
+    return _Ways(power=1, base=1 + (body.count * (body.power + 1) - 1 + int(_may_be_empty(node.body))) * body.base)
+
+
+def _may_be_empty(node: _Node) -> bool:
     if isinstance(node, _Chars):
         return False
     if isinstance(node, _Repeat):
-        wide = node.most is None or node.most > 8
-        return (wide and _varies(node.body)) or _explosive(node.body)
-    return any(_explosive(part) for part in (node.parts if isinstance(node, _Sequence) else node.branches))
-
-
-def _varies(node: _Node) -> bool:
-    if isinstance(node, _Chars):
-        return False
+        return node.least == 0 or _may_be_empty(node.body)
     if isinstance(node, _Sequence):
-        return any(_varies(part) for part in node.parts)
-    return isinstance(node, _Either) or node.least != node.most or _varies(node.body)
+        return all(map(_may_be_empty, node.parts))
+    return any(map(_may_be_empty, node.branches))
 
 
 class _Parser:

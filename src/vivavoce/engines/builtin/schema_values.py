@@ -58,6 +58,9 @@ _MOST_ITEMS = 256
 _LONGEST_TEXT = 100_000
 _REFERENCE_LEVELS = 4
 
+_KEPT = (frozenset({"format", "pattern"}), frozenset({"pattern"}), frozenset[str]())
+"""What strings must have, in one search after the other."""
+
 _KEYWORDS_OF_TYPE = {
     "object": {"properties", "required", "additionalProperties", "minProperties", "patternProperties"},
     "array": {"items", "prefixItems", "minItems", "maxItems", "uniqueItems", "contains"},
@@ -96,9 +99,9 @@ def build_arguments(schema: Mapping[str, Any], text: str) -> dict[str, Any]:
     is what the user said. Returns a JSON object as Python values. Raises :class:`UnsatisfiableSchemaError`.
     """
     hints = Hints(text)
-    refused = {"format", "pattern"}
-    for kept in ({"format", "pattern"}, {"pattern"}, set[str]()):
-        if refused <= kept:
+    refused: set[str] = set()
+    for kept in _KEPT:
+        if kept is not _KEPT[0] and refused <= kept:
             continue
         checker = Checker(schema, formats="format" in kept, patterns="pattern" in kept)
         for level in range(1, _REFERENCE_LEVELS + 1):
@@ -108,7 +111,7 @@ def build_arguments(schema: Mapping[str, Any], text: str) -> dict[str, Any]:
                 return found
             if not search.cut_reference:
                 break
-        refused = checker.refused
+        refused |= checker.refused
     raise UnsatisfiableSchemaError("no arguments were found that satisfy the schema")
 
 
@@ -260,13 +263,14 @@ class _Search:
         if isinstance(known, str) and known in FORMATS:
             for word in (*self._hints.in_format(known), FORMAT_VALUES[known]):
                 yield word, place
+        pattern = schema.get("pattern")
+        samples = schema_pattern.samples(pattern, least, most) if isinstance(pattern, str) else iter(())
+        if not self._checker.patterns:
+            yield from ((sample, place) for sample in islice(samples, 1))
         unused = [at for at in range(len(self._hints.phrases)) if at not in place.phrases][:_MOST_VARIANTS]
         for at in unused:
             yield self._hints.phrases[at], replace(place, phrases=place.phrases | {at})
-        pattern = schema.get("pattern")
-        if isinstance(pattern, str):
-            for sample in islice(schema_pattern.samples(pattern, least, most), _MOST_VARIANTS):
-                yield sample, place
+        yield from ((sample, place) for sample in islice(samples, _MOST_VARIANTS))
         if most is not None:
             for at in unused:
                 if cut := self._hints.phrases[at][:most].strip():

@@ -13,7 +13,7 @@ Laws
    hold no state worth saving, so closing kills them at once.
 6. Nothing a job carries is logged. A worker's stderr is kept (its last 4 KB) and logged when the worker dies.
 
-The frames are those of :mod:`vivavoce.engines.builtin.worker_channel`; data is bounded by credit in both directions.
+The frames are those of :mod:`vivavoce.engines.builtin.worker_channel`; credit bounds the data in both directions.
 """
 
 from __future__ import annotations
@@ -222,13 +222,15 @@ class _Process:
             async with asyncio.timeout(self.spec.start_timeout_s):
                 _, kind, payload = await self._read()
         except TimeoutError:
-            raise _unavailable(self.spec, "did not start in time") from None
+            raise _unavailable(self.spec, "a worker did not start in time") from None
         except (asyncio.IncompleteReadError, ConnectionError):
-            raise _unavailable(self.spec, "ended while it started") from None
+            raise _unavailable(self.spec, "a worker ended while it started") from None
+        except BrokenStream as error:
+            raise _unavailable(self.spec, f"a worker broke the protocol: {error}") from None
         if kind is Kind.FATAL:
             raise _unavailable(self.spec, payload.decode(errors="replace"))
         if kind is not Kind.READY or not payload:
-            raise BrokenStream("the worker's first frame is no READY")
+            raise _unavailable(self.spec, "a worker did not say that it is ready")
         self.hello = payload
         self.free = self.spec.slots
 
@@ -422,7 +424,6 @@ class WorkerPool:
                     self._started[index].set_exception(error)
                 if not any(p is not None and p.alive for p in self._processes):
                     self._fail_waiters(error)
-                _log.warning("%s worker %d cannot start: %s", self._spec.name, index, error.message)
             if loop.time() - since > _STEADY_S:
                 pause = _FIRST_PAUSE_S
             await asyncio.sleep(pause)
@@ -433,7 +434,14 @@ class WorkerPool:
         try:
             # -P: a file of the working directory must not stand in for a module of the library.
             raw = await asyncio.create_subprocess_exec(
-                sys.executable, "-P", "-m", self._spec.module, stdin=PIPE, stdout=PIPE, stderr=PIPE, start_new_session=True
+                sys.executable,
+                "-P",
+                "-m",
+                self._spec.module,
+                stdin=PIPE,
+                stdout=PIPE,
+                stderr=PIPE,
+                start_new_session=True,
             )
         except OSError as error:
             raise _unavailable(self._spec, f"no process: {error.strerror}") from None
@@ -452,6 +460,9 @@ class WorkerPool:
                 reason = f"it hung for more than {self._spec.job_timeout_s:g} s"
         except (BrokenStream, msgspec.DecodeError) as error:
             reason = f"it broke the protocol: {error}"
+        except EngineError as error:
+            reason = error.message
+            raise
         except asyncio.CancelledError:
             reason = ""
             raise

@@ -31,19 +31,29 @@ class PreviewDecoder:
     def __init__(self, profile: Profile) -> None:
         self._profile = profile
         self._shapes: dict[str, type[Any]] = dict(shapes.EVENT_SHAPES)
+        self._event_type: Any = shapes.EventIn
         if profile.has_session_extras:
             self._shapes["session.update"] = shapes.SessionUpdateWithExtrasIn
-            self._decoder: msgspec.json.Decoder[Any] = msgspec.json.Decoder(shapes.EventWithExtrasIn)
-        else:
-            self._decoder = msgspec.json.Decoder(shapes.EventIn)
+            self._event_type = shapes.EventWithExtrasIn
+        self._decoder: msgspec.json.Decoder[Any] = msgspec.json.Decoder(self._event_type)
 
     def decode(self, frame: str | bytes) -> ce.ClientEvent:
         """One text frame -> its event. Raises ClientFault, or msgspec.DecodeError if it is not JSON."""
         try:
             shape = self._decoder.decode(frame)
-        except msgspec.ValidationError as mismatch:
-            raise self.fault_of(msgspec.json.decode(frame)) from mismatch
+        except msgspec.ValidationError:
+            shape = self._last_of_each(msgspec.json.decode(frame))
         return self._event(shape)
+
+    def _last_of_each(self, value: object) -> Any:
+        """The shape of a JSON value that did not fit as it was read. Raises ClientFault.
+
+        Of a key that stands twice in an object the last value counts, but the decoder checks each of them.
+        """
+        try:
+            return msgspec.convert(value, self._event_type)
+        except msgspec.ValidationError as mismatch:
+            raise self.fault_of(value) from mismatch
 
     def fault_of(self, value: object) -> ClientFault:
         """Why a JSON value is no event of this dialect."""
@@ -67,7 +77,7 @@ class PreviewDecoder:
         return fault
 
     def _event(self, shape: Any) -> ce.ClientEvent:
-        event_id = shape.event_id or None
+        event_id = _or(shape.event_id, None)
         match shape:
             case shapes.AppendIn():
                 return self._append(shape.audio, event_id)
@@ -222,14 +232,14 @@ def _input(shape: list[shapes.ContextItemIn]) -> tuple[items.ContextItem, ...]:
     for i, item in enumerate(shape):
         if isinstance(item, shapes.ItemReferenceIn):
             context.append(items.ItemReference(item.id))
-        elif isinstance(item, shapes.MessageIn) and (references := _references(item)):
+        elif isinstance(item, shapes.ContextMessageIn) and (references := _references(item)):
             context.extend(references)
         else:
             context.append(_item(item, f"response.input[{i}]"))
     return tuple(context)
 
 
-def _references(message: shapes.MessageIn) -> list[items.ContextItem]:
+def _references(message: shapes.ContextMessageIn) -> list[items.ContextItem]:
     """Spellings of a reference other than ``item_reference`` (protocol section 8, rows 13 and 14)."""
     if isinstance(message.role, UnsetType) and isinstance(message.content, UnsetType) and message.id:
         return [items.ItemReference(message.id)]
@@ -240,10 +250,10 @@ def _references(message: shapes.MessageIn) -> list[items.ContextItem]:
     return []
 
 
-def _item(shape: shapes.ItemIn, path: str) -> items.Item:
+def _item(shape: shapes.ItemIn | shapes.ContextMessageIn, path: str) -> items.Item:
     item_id = shape.id or ""
     match shape:
-        case shapes.MessageIn():
+        case shapes.MessageIn() | shapes.ContextMessageIn():
             return _message(shape, item_id, path)
         case shapes.FunctionCallIn():
             return items.FunctionCallItem(item_id, shape.call_id or "", shape.name, shape.arguments)
@@ -251,7 +261,7 @@ def _item(shape: shapes.ItemIn, path: str) -> items.Item:
             return items.FunctionCallOutputItem(item_id, shape.call_id, shape.output)
 
 
-def _message(shape: shapes.MessageIn, item_id: str, path: str) -> items.MessageItem:
+def _message(shape: shapes.MessageIn | shapes.ContextMessageIn, item_id: str, path: str) -> items.MessageItem:
     if isinstance(shape.role, UnsetType):
         raise errors.missing_parameter(f"{path}.role")
     if isinstance(shape.content, UnsetType):

@@ -72,6 +72,15 @@ class PreviewEncoder:
                 if event.at != self._profile.rate_limits_at:
                     return None
                 return "rate_limits.updated", {"rate_limits": event.rate_limits}
+            case se.ArgumentsDone():
+                # The function's name is told by the item; here it came with the GA dialect.
+                return "response.function_call_arguments.done", {
+                    "response_id": event.response_id,
+                    "item_id": event.item_id,
+                    "output_index": event.output_index,
+                    "call_id": event.call_id,
+                    "arguments": event.arguments,
+                }
             case se.ContentPartAdded():
                 return "response.content_part.added", _part_event(event)
             case se.ContentPartDone():
@@ -285,6 +294,5 @@ _PLAIN: Final[dict[type, str]] = {
     se.TranscriptDone: "response.audio_transcript.done",
     se.AudioDone: "response.audio.done",
     se.ArgumentsDelta: "response.function_call_arguments.delta",
-    se.ArgumentsDone: "response.function_call_arguments.done",
 }
 """Events whose fields stand on the wire just as they are."""

@@ -10,6 +10,7 @@ from typing import Annotated, Any, Final, Literal, TypeAlias
 import msgspec
 from msgspec import UNSET, Meta, UnsetType
 
+from vivavoce.wire.items import Role
 from vivavoce.wire.session_config import AudioFormatName, Modality, Voice
 
 EventId: TypeAlias = Annotated[str, Meta(max_length=512)]
@@ -86,7 +87,7 @@ class SessionWithExtras(Session, kw_only=True):
     speed: Annotated[float, Meta(ge=0.25, le=1.5)] | UnsetType = UNSET
     input_audio_noise_reduction: UnsetType | None = UNSET
     include: UnsetType | None = UNSET
-    tracing: Literal["auto"] | UnsetType | None = UNSET
+    tracing: UnsetType | None = UNSET
 
 
 class InputTextIn(_Shape, tag_field="type", tag="input_text", kw_only=True):
@@ -109,27 +110,31 @@ class ReferencePartIn(_Shape, tag_field="type", tag="item_reference", kw_only=Tr
 PartIn: TypeAlias = InputTextIn | InputAudioIn | TextIn | ReferencePartIn
 
 
-class MessageIn(_Shape, tag_field="type", tag="message", kw_only=True):
+class _Item(_Shape, tag_field="type", kw_only=True):
     id: ItemId | UnsetType | None = UNSET
     object: Literal["realtime.item"] | UnsetType = UNSET
     status: ItemStatusIn | UnsetType = UNSET
-    role: Literal["system", "user", "assistant"] | UnsetType = UNSET
+
+
+class MessageIn(_Item, tag="message", kw_only=True):
+    role: Role
+    content: list[PartIn]
+
+
+class ContextMessageIn(_Item, tag="message", kw_only=True):
+    """A message in the ``input`` of a response; without role and content it refers to an item."""
+
+    role: Role | UnsetType = UNSET
     content: list[PartIn] | UnsetType = UNSET
 
 
-class FunctionCallIn(_Shape, tag_field="type", tag="function_call", kw_only=True):
-    id: ItemId | UnsetType | None = UNSET
-    object: Literal["realtime.item"] | UnsetType = UNSET
-    status: ItemStatusIn | UnsetType = UNSET
+class FunctionCallIn(_Item, tag="function_call", kw_only=True):
     call_id: str | UnsetType = UNSET
     name: str
     arguments: str
 
 
-class FunctionCallOutputIn(_Shape, tag_field="type", tag="function_call_output", kw_only=True):
-    id: ItemId | UnsetType | None = UNSET
-    object: Literal["realtime.item"] | UnsetType = UNSET
-    status: ItemStatusIn | UnsetType = UNSET
+class FunctionCallOutputIn(_Item, tag="function_call_output", kw_only=True):
     call_id: str
     output: str
 
@@ -139,7 +144,7 @@ class ItemReferenceIn(_Shape, tag_field="type", tag="item_reference", kw_only=Tr
 
 
 ItemIn: TypeAlias = MessageIn | FunctionCallIn | FunctionCallOutputIn
-ContextItemIn: TypeAlias = MessageIn | FunctionCallIn | FunctionCallOutputIn | ItemReferenceIn
+ContextItemIn: TypeAlias = ContextMessageIn | FunctionCallIn | FunctionCallOutputIn | ItemReferenceIn
 
 
 class ResponseIn(_Shape, kw_only=True):

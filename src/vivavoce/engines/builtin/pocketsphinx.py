@@ -1,0 +1,149 @@
+"""Speech recognition that works offline after ``pip install``: pocketsphinx with its US English model.
+
+The work is done in worker processes (:mod:`vivavoce.engines.builtin.pocketsphinx_worker`), while the person
+speaks; see there for how. What remains after the last piece of audio is a second search over the utterance.
+
+Options of its configuration table:
+
+- ``workers``: processes; default half the cores, at most 4;
+- ``decoders_per_worker``: utterances at a time in one process; about 100 MB each, made when first needed;
+- ``max_waiting``: utterances that may wait for a decoder;
+- ``job_timeout_s``: the longest silence of a worker that has work.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import importlib.metadata
+import os
+from collections.abc import AsyncGenerator, AsyncIterator
+from typing import Annotated, Final
+
+import msgspec
+
+from vivavoce.engines.base import (
+    EngineError,
+    JsonObject,
+    Transcriber,
+    TranscriberCapabilities,
+    TranscriptDelta,
+    TranscriptionOptions,
+)
+from vivavoce.engines.builtin.worker_options import convert_options
+from vivavoce.engines.builtin.worker_pool import Job, WorkerPool, WorkerSpec
+
+SAMPLE_RATE: Final = 16000
+_WINDOW_BYTES: Final = SAMPLE_RATE * 2
+"""One second of sound on its way to a worker."""
+_BACKLOG_BYTES: Final = SAMPLE_RATE * 2 * 60
+"""A minute of sound of an utterance that waits for a decoder; a longer one is left with who sends it."""
+
+
+class PocketsphinxOptions(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
+    workers: Annotated[int, msgspec.Meta(ge=1, le=256)] | None = None
+    decoders_per_worker: Annotated[int, msgspec.Meta(ge=1, le=64)] = 2
+    max_waiting: Annotated[int, msgspec.Meta(ge=0, le=100_000)] = 64
+    job_timeout_s: Annotated[float, msgspec.Meta(ge=1, le=3600)] = 60.0
+
+
+def create(options: JsonObject) -> Transcriber:
+    """The factory named by the entry point. Raises :class:`EngineOptionsError`."""
+    return PocketsphinxTranscriber(convert_options(options, PocketsphinxOptions))
+
+
+class PocketsphinxTranscriber:
+    """A :class:`~vivavoce.engines.base.Transcriber`; one delta per utterance, at its end, none for silence."""
+
+    name = "pocketsphinx"
+    capabilities = TranscriberCapabilities(sample_rate=SAMPLE_RATE, streaming=True, languages=("en",))
+
+    def __init__(self, options: PocketsphinxOptions) -> None:
+        self._pool = WorkerPool(
+            WorkerSpec(
+                name=self.name,
+                module="vivavoce.engines.builtin.pocketsphinx_worker",
+                workers=options.workers or max(1, min(4, (os.cpu_count() or 1) // 2)),
+                slots=options.decoders_per_worker,
+                max_waiting=options.max_waiting,
+                job_timeout_s=options.job_timeout_s,
+                send_window=_WINDOW_BYTES,
+            )
+        )
+
+    @property
+    def version(self) -> str:
+        return importlib.metadata.version("pocketsphinx")
+
+    async def start(self) -> None:
+        await self._pool.start()
+
+    async def close(self) -> None:
+        await self._pool.close()
+
+    async def transcribe(
+        self, audio: AsyncIterator[bytes], options: TranscriptionOptions
+    ) -> AsyncGenerator[TranscriptDelta]:
+        """See :class:`~vivavoce.engines.base.Transcriber`. Raises :class:`EngineError`: ``unsupported_language``,
+        ``engine_overloaded``, ``engine_unavailable``, ``engine_crashed``, ``recognition_failed``."""
+        language = (options.language or "en").partition("-")[0].lower()
+        if language not in self.capabilities.languages:
+            raise EngineError(
+                "unsupported_language",
+                f"The {self.name} engine knows English (en) only.",
+                type="invalid_request_error",
+            )
+        if text := await self._recognise(audio):
+            yield TranscriptDelta(text)
+
+    async def _recognise(self, audio: AsyncIterator[bytes]) -> str:
+        backlog = Backlog(_BACKLOG_BYTES)
+        try:
+            async with asyncio.TaskGroup() as group:
+                group.create_task(backlog.fill(audio))
+                async with self._pool.job(b"") as job:
+                    group.create_task(_feed(job, backlog))
+                    return b"".join([piece async for piece in job]).decode()
+        except BaseExceptionGroup as faults:
+            raise _first_leaf(faults) from None
+
+
+class Backlog:
+    """Sound between who sends it and a decoder that may not be free yet: bounded, whole samples, in any pieces."""
+
+    def __init__(self, limit: int) -> None:
+        self._limit = limit
+        self._sound = bytearray()
+        self._complete = False
+        self._changed = asyncio.Condition()
+
+    async def fill(self, audio: AsyncIterator[bytes]) -> None:
+        """Take in all of ``audio``; waits while ``limit`` bytes are held."""
+        async for piece in audio:
+            async with self._changed:
+                await self._changed.wait_for(lambda: len(self._sound) < self._limit)
+                self._sound += piece
+                self._changed.notify_all()
+        async with self._changed:
+            self._complete = True
+            self._changed.notify_all()
+
+    async def take(self) -> bytes:
+        """All whole samples that are there, at least one; empty at the end."""
+        async with self._changed:
+            await self._changed.wait_for(lambda: len(self._sound) >= 2 or self._complete)
+            whole = len(self._sound) // 2 * 2
+            taken = bytes(self._sound[:whole])
+            del self._sound[:whole]
+            self._changed.notify_all()
+            return taken
+
+
+async def _feed(job: Job, backlog: Backlog) -> None:
+    while sound := await backlog.take():
+        await job.send(sound)
+    job.end()
+
+
+def _first_leaf(faults: BaseExceptionGroup[BaseException]) -> BaseException:
+    first = faults.exceptions[0]
+    return _first_leaf(first) if isinstance(first, BaseExceptionGroup) else first

@@ -1,0 +1,90 @@
+"""What a client can know from the events it has seen: formats, responses, and items that wait for their words."""
+
+from __future__ import annotations
+
+import base64
+import json
+from collections.abc import Iterator
+from typing import Any, Final
+
+import numpy as np
+
+from vivavoce.audio.formats import AudioFormat
+from vivavoce.audio.g711 import from_samples
+from vivavoce.testing.matching import Names
+from vivavoce.testing.script import ModelCommand, SendBytes, SendEvent, SendSound, SendText
+
+APPEND_MS: Final = 20
+_FULL_SCALE: Final = 32767
+
+
+class Ledger:
+    """Fed with every server event in order, by :meth:`note`."""
+
+    def __init__(self) -> None:
+        self.responses: list[str] = []
+        """As they were created."""
+        self.ended: set[str] = set()
+        self.unheard: list[str] = []
+        """Items whose transcription is to come, oldest first."""
+        self.input_format = AudioFormat.PCM16
+        self._transcribes = False
+
+    def note(self, event: dict[str, Any]) -> None:
+        match event.get("type"):
+            case "session.created" | "session.updated":
+                self.input_format = AudioFormat(event["session"]["input_audio_format"])
+                self._transcribes = event["session"]["input_audio_transcription"] is not None
+            case "response.created":
+                self.responses.append(event["response"]["id"])
+            case "response.done":
+                self.ended.add(event["response"]["id"])
+            case "input_audio_buffer.committed" if self._transcribes:
+                self.unheard.append(event["item_id"])
+            case (
+                "conversation.item.deleted"
+                | "conversation.item.input_audio_transcription.completed"
+                | "conversation.item.input_audio_transcription.failed"
+            ) if event["item_id"] in self.unheard:
+                self.unheard.remove(event["item_id"])
+
+    def response_of(self, command: ModelCommand) -> str:
+        """The id of the response that ``command`` is for. Raises ValueError when there is none."""
+        number = command.response or len(self.responses)
+        if not 1 <= number <= len(self.responses):
+            raise ValueError(f"there is no response {number}")
+        return self.responses[number - 1]
+
+    def next_unheard(self) -> str:
+        """The item whose words come next. Raises ValueError when none waits."""
+        if not self.unheard:
+            raise ValueError("no item waits for its words")
+        return self.unheard[0]
+
+
+def frames(
+    command: SendText | SendEvent | SendSound | SendBytes, names: Names, fmt: AudioFormat
+) -> Iterator[str]:
+    """The text frames of one client line."""
+    match command:
+        case SendText():
+            yield command.text
+        case SendEvent():
+            yield json.dumps(names.fill(command.value), ensure_ascii=False)
+        case SendBytes():
+            yield _append(bytes(command.count))
+        case SendSound():
+            data = sound(command.ms, command.amplitude, fmt)
+            step = APPEND_MS * fmt.bytes_per_ms
+            for at in range(0, len(data), step):
+                yield _append(data[at : at + step])
+
+
+def sound(ms: int, amplitude: float, fmt: AudioFormat) -> bytes:
+    """``ms`` milliseconds of one value, ``amplitude`` times full scale."""
+    return from_samples(np.full(ms * fmt.rate // 1000, round(amplitude * _FULL_SCALE), np.int16), fmt)
+
+
+def _append(data: bytes) -> str:
+    audio = base64.b64encode(data).decode("ascii")
+    return f'{{"type":"input_audio_buffer.append","audio":"{audio}"}}'

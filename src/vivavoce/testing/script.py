@@ -1,0 +1,408 @@
+"""Golden scripts: one behaviour of the protocol in one plain file (``docs/reference/golden-scripts.md``).
+
+This module reads them. What runs them: :mod:`vivavoce.testing.pure_runner` (session and codec alone),
+:mod:`vivavoce.testing.socket_runner` (the server, over a WebSocket) and, by hand and against any server,
+``python -m vivavoce.testing.script FILE... --url URL``.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Final, Literal, TypeAlias, cast
+
+from vivavoce.wire.dialects.profiles import PROFILES
+
+SPEECH_AMPLITUDE: Final = 0.9
+"""Of full scale; what ``> speech`` sounds like, and so the probability that a puppet VAD reads in it."""
+
+
+class ScriptError(Exception):
+    """A script cannot be read; the text begins with ``file:line``."""
+
+
+# ------------------------------------------------------------------------------------------- commands
+
+
+@dataclass(frozen=True, slots=True)
+class SendText:
+    """One text frame as it stands."""
+
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class SendEvent:
+    """One client event; ``$names`` in it are filled in when it is sent."""
+
+    value: Any
+
+
+@dataclass(frozen=True, slots=True)
+class SendBinary:
+    data: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class SendSound:
+    """Sound of one amplitude (0..1 of full scale), in appends of 20 ms in the session's input format."""
+
+    ms: int
+    amplitude: float
+
+
+@dataclass(frozen=True, slots=True)
+class SendBytes:
+    """One append of so many zero bytes."""
+
+    count: int
+
+
+@dataclass(frozen=True, slots=True)
+class ProduceText:
+    text: str
+    response: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class ProduceAudio:
+    ms: int
+    response: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class ProduceCall:
+    name: str
+    response: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class ProduceArguments:
+    text: str
+    response: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class Finish:
+    reason: Literal["stop", "max_output_tokens", "content_filter"]
+    response: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class Fail:
+    code: str
+    message: str
+    type: str
+    response: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class Heard:
+    """The recogniser's words for the oldest item that waits for them."""
+
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class Unheard:
+    """The recogniser fails on the oldest item that waits for its words."""
+
+    code: str
+
+
+@dataclass(frozen=True, slots=True)
+class BreakVad:
+    """The VAD engine fails on the next frame that it is given."""
+
+
+@dataclass(frozen=True, slots=True)
+class MoveClock:
+    seconds: float
+
+
+ModelCommand: TypeAlias = ProduceText | ProduceAudio | ProduceCall | ProduceArguments | Finish | Fail
+"""What the model of a response does. ``response`` counts them from 1 as they were created; None: the latest."""
+EngineCommand: TypeAlias = ModelCommand | Heard | Unheard | BreakVad
+ClientCommand: TypeAlias = SendText | SendEvent | SendBinary | SendSound | SendBytes
+Command: TypeAlias = ClientCommand | EngineCommand | MoveClock
+
+
+# -------------------------------------------------------------------------------------------- the script
+
+
+@dataclass(frozen=True, slots=True)
+class ExpectEvent:
+    line: int
+    type: str
+    pattern: dict[str, Any]
+    whole: bool
+    """The event has no other fields than those of the pattern, ``type`` and ``event_id``."""
+
+
+@dataclass(frozen=True, slots=True)
+class ExpectClosed:
+    line: int
+    code: int
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class ExpectEffect:
+    line: int
+    name: str
+    pattern: dict[str, Any]
+
+
+Expectation: TypeAlias = ExpectEvent | ExpectClosed
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """One command, and all that must come of it, in order."""
+
+    line: int
+    text: str
+    command: Command | None
+    """None: the client connects."""
+    expected: list[Expectation] = field(default_factory=list)
+    effects: list[ExpectEffect] = field(default_factory=list)
+
+
+@dataclass(slots=True)
+class Settings:
+    """The head of a script."""
+
+    profile: str = "azure-2024-12-17"
+    model: str = "gpt-4o-realtime-preview-2024-12-17"
+    instructions: str = ""
+    conversation_created: bool = True
+    session_seconds: int = 1800
+    tokens: int = 100_000
+    """Per minute."""
+    requests: int = 600
+    """Per minute."""
+    engine_rate: int = 24000
+    """Hz of the sound that the puppet model makes; 8000 where a script wants G.711 as it is."""
+    pure_only: str | None = None
+    """Why a script cannot run on the server."""
+
+
+@dataclass(frozen=True, slots=True)
+class Script:
+    path: Path
+    title: str
+    settings: Settings
+    steps: list[Step]
+
+
+def load(path: Path) -> Script:
+    """Read a script. Raises :class:`ScriptError`, and OSError when there is no such file."""
+    return parse(path.read_text(encoding="utf-8"), path)
+
+
+def parse(text: str, path: Path) -> Script:
+    """The script in ``text``; ``path`` is for messages. Raises :class:`ScriptError`."""
+    reader = _Reader(path)
+    lines = list(_logical_lines(text))
+    if not lines or not lines[0][1].startswith("#"):
+        raise ScriptError(f"{path}:1: the first line is the title, a comment")
+    for number, line in lines:
+        try:
+            reader.take(number, line)
+        except ValueError as error:
+            raise ScriptError(f"{path}:{number}: {error}") from error
+    return Script(path, lines[0][1].lstrip("# "), reader.settings, reader.steps)
+
+
+def _logical_lines(text: str) -> Iterator[tuple[int, str]]:
+    """Lines with their numbers; an indented line goes on from the one before."""
+    pending: tuple[int, str] | None = None
+    for number, line in enumerate(text.splitlines(), 1):
+        if line[:1].isspace() and line.strip() and pending is not None:
+            pending = (pending[0], f"{pending[1]} {line.strip()}")
+            continue
+        if pending is not None:
+            yield pending
+        pending = (number, line.rstrip()) if line.strip() else None
+    if pending is not None:
+        yield pending
+
+
+_DURATION: Final = re.compile(r"(\d+(?:\.\d+)?)(ms|s|m)")
+_SECONDS: Final = {"ms": 0.001, "s": 1.0, "m": 60.0}
+_TARGET: Final = re.compile(r"\[(\d+)\]\s*")
+_REASONS: Final = ("stop", "max_output_tokens", "content_filter")
+
+
+def _seconds(text: str) -> float:
+    match = _DURATION.fullmatch(text)
+    if match is None:
+        raise ValueError(f"'{text}' is no duration such as 320ms, 30s or 30m")
+    return float(match[1]) * _SECONDS[match[2]]
+
+
+def _milliseconds(text: str) -> int:
+    return round(_seconds(text) * 1000)
+
+
+def _json(text: str) -> Any:
+    try:
+        return json.loads(text)
+    except json.JSONDecodeError as error:
+        raise ValueError(f"no JSON: {error}") from error
+
+
+def _object(text: str) -> dict[str, Any]:
+    value = _json(text) if text else {}
+    if not isinstance(value, dict):
+        raise ValueError("a pattern is a JSON object")
+    return value
+
+
+def _string(text: str) -> str:
+    value = _json(text)
+    if not isinstance(value, str):
+        raise ValueError(f"{text} is no string in quotes")
+    return value
+
+
+class _Reader:
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.settings = Settings()
+        self.steps: list[Step] = []
+
+    def take(self, number: int, line: str) -> None:
+        mark, rest = line[0], line[1:].strip()
+        if mark == "#":
+            return
+        if mark in ">~@":
+            self.steps.append(Step(number, line, self._command(line, rest)))
+        elif mark in "<!":
+            if not self.steps:
+                self.steps.append(Step(number, "the client connects", None))
+            if mark == "<":
+                self.steps[-1].expected.append(_expectation(number, line))
+            else:
+                name, _, pattern = rest.partition(" ")
+                self.steps[-1].effects.append(ExpectEffect(number, name, _object(pattern)))
+        elif self.steps:
+            raise ValueError("settings stand before everything else, and other lines begin with > < ~ ! @ or #")
+        else:
+            name, _, value = line.partition(" ")
+            self._set(name, value.strip())
+
+    def _set(self, name: str, value: str) -> None:
+        match name:
+            case "profile":
+                if value not in PROFILES:
+                    raise ValueError(f"there is no profile '{value}'")
+                self.settings.profile = value
+            case "model":
+                self.settings.model = value
+            case "instructions":
+                self.settings.instructions = _string(value)
+            case "conversation_created":
+                self.settings.conversation_created = {"on": True, "off": False}[value]
+            case "session_seconds":
+                self.settings.session_seconds = int(value)
+            case "engine_rate":
+                self.settings.engine_rate = int(value)
+            case "quota":
+                for pair in value.split():
+                    key, _, amount = pair.partition("=")
+                    if key not in ("tokens", "requests"):
+                        raise ValueError("quota takes tokens=N and requests=N, per minute")
+                    setattr(self.settings, key, int(amount))
+            case "pure-only":
+                if not value:
+                    raise ValueError("pure-only needs a reason")
+                self.settings.pure_only = value
+            case _:
+                raise ValueError(f"there is no setting '{name}'")
+
+    def _command(self, line: str, rest: str) -> Command:
+        match line[0]:
+            case ">":
+                return _client_command(line, rest)
+            case "~":
+                return _engine_command(rest)
+            case _:
+                if not rest.startswith("+"):
+                    raise ValueError("the clock is moved by '@ +30s'")
+                return MoveClock(_seconds(rest[1:]))
+
+
+def _expectation(number: int, line: str) -> Expectation:
+    whole = line.startswith("<=")
+    kind, _, rest = line[2 if whole else 1 :].strip().partition(" ")
+    if kind == "closed":
+        code, _, reason = rest.partition(" ")
+        return ExpectClosed(number, int(code), _string(reason) if reason else "")
+    return ExpectEvent(number, kind, _object(rest.strip()), whole)
+
+
+def _client_command(line: str, rest: str) -> ClientCommand:
+    if line.startswith(">raw"):
+        return SendText(line[5:])
+    if line.startswith(">binary"):
+        return SendBinary(bytes.fromhex(line[7:]))
+    word, *arguments = rest.split()
+    match word, arguments:
+        case "speech", [length]:
+            return SendSound(_milliseconds(length), SPEECH_AMPLITUDE)
+        case "speech", [length, amplitude]:
+            return SendSound(_milliseconds(length), float(amplitude))
+        case "silence", [length]:
+            return SendSound(_milliseconds(length), 0.0)
+        case "append", [count, "bytes"]:
+            return SendBytes(int(count))
+    if not rest.startswith("{"):
+        raise ValueError("a client line is JSON, speech, silence, append, >raw or >binary")
+    return SendEvent(_json(rest))
+
+
+def _engine_command(rest: str) -> EngineCommand:
+    target = _TARGET.match(rest)
+    response = int(target[1]) if target else None
+    word, _, argument = (rest[target.end() :] if target else rest).partition(" ")
+    argument = argument.strip()
+    match word:
+        case "text":
+            return ProduceText(_string(argument), response)
+        case "audio":
+            return ProduceAudio(_milliseconds(argument), response)
+        case "call":
+            return ProduceCall(argument, response)
+        case "args":
+            return ProduceArguments(_string(argument), response)
+        case "finish":
+            if argument not in _REASONS:
+                raise ValueError(f"finish takes one of {', '.join(_REASONS)}")
+            return Finish(cast(Literal["stop", "max_output_tokens", "content_filter"], argument), response)
+        case "fail":
+            return _fail(argument, response)
+        case "heard":
+            return Heard(_string(argument))
+        case "unheard":
+            return Unheard(argument)
+        case "vad-fault":
+            return BreakVad()
+        case _:
+            raise ValueError(f"engines know no '{word}'")
+
+
+def _fail(argument: str, response: int | None) -> Fail:
+    parts = re.fullmatch(r'(\S+)\s+("(?:[^"\\]|\\.)*")(?:\s+(\S+))?', argument)
+    if parts is None:
+        raise ValueError('a failure is written: fail code "message" [type]')
+    return Fail(parts[1], _string(parts[2]), parts[3] or "server_error", response)
+
+
+if __name__ == "__main__":
+    from vivavoce.testing.live_runner import main
+
+    main()
