@@ -142,7 +142,12 @@ async def _serve(config: Config, made: Secret | None) -> int:
         raise Failure(FAILED, str(error)) from error
     except OSError as error:
         place = f"{config.server.host}:{config.server.port}"
-        raise Failure(FAILED, f"cannot serve on {place}: {error.strerror or error}") from error
+        raise Failure(FAILED, f"cannot serve on {place}: {_why(error)}") from error
+
+
+def _why(error: OSError) -> str:
+    """Event loops put the address into ``strerror`` again. Faults of name resolution have negative numbers."""
+    return os.strerror(error.errno) if error.errno and error.errno > 0 else str(error.strerror or error)
 
 
 def _announce(server: Server, made: Secret | None) -> None:

@@ -36,10 +36,6 @@ from vivavoce.engines.builtin.scripted import ScriptedModel, create
 from vivavoce.engines.builtin.scripted_phrases import (
     GREETING,
     HEARD_NOTHING,
-    directed,
-    echo,
-    greeting,
-    speak_output,
 )
 
 REFERENCE = Path(__file__).parents[2] / "docs" / "reference" / "scripted-model.md"

@@ -13,7 +13,7 @@ Laws
 5. No frame waiting, no work: the pool sleeps until a stream is fed.
 
 The work runs in one thread, and not on the loop, although the hand-over costs about a tenth more CPU: at 100
-sessions a slice is 1 to 2 ms, after a stall or a flood it is up to 10 ms, and every socket would wait for it.
+sessions a slice is about 2 ms, after a stall or a flood it is up to 10 ms, and every socket would wait for it.
 """
 
 from __future__ import annotations

@@ -131,11 +131,11 @@ class EspeakSynthesizer:
     async def close(self) -> None:
         await self._pool.close()
 
-    async def synthesize(self, request: SynthesisRequest) -> AsyncGenerator[SpeechChunk]:
+    async def synthesize(self, request: SynthesisRequest) -> AsyncGenerator[SpeechChunk, None]:
         """See :class:`~vivavoce.engines.base.Synthesizer`.
 
-        ``speed`` multiplies the rate, within 80 to 450 words a minute. Raises :class:`EngineError`: ``unknown_voice``, ``text_too_long``, ``engine_overloaded``,
-        ``engine_unavailable``, ``engine_crashed``.
+        ``speed`` multiplies the rate, within 80 to 450 words a minute. Raises :class:`EngineError`:
+        ``unknown_voice``, ``text_too_long``, ``engine_overloaded``, ``engine_unavailable``, ``engine_crashed``.
         """
         voice = self.capabilities.voices.get(request.voice)
         if voice is None:
@@ -162,7 +162,7 @@ class WordFinder:
 
     espeak-ng reports a number or a symbol that it speaks as several words as several events, whose places lie
     inside or behind the first; only the first tells where a word of the text begins. It reports length 0 for some
-    words after a quotation mark.
+    words after a quotation mark, and no event for a word that it speaks as one with the word before ("I am").
     """
 
     def __init__(self, text: str) -> None:

@@ -82,7 +82,7 @@ class PocketsphinxTranscriber:
 
     async def transcribe(
         self, audio: AsyncIterator[bytes], options: TranscriptionOptions
-    ) -> AsyncGenerator[TranscriptDelta]:
+    ) -> AsyncGenerator[TranscriptDelta, None]:
         """See :class:`~vivavoce.engines.base.Transcriber`. Raises :class:`EngineError`: ``unsupported_language``,
         ``engine_overloaded``, ``engine_unavailable``, ``engine_crashed``, ``recognition_failed``."""
         language = (options.language or "en").partition("-")[0].lower()

@@ -1,0 +1,201 @@
+"""Puppet engines: they do what a test tells them, when it tells them, and nothing else.
+
+Each implements a protocol of :mod:`vivavoce.engines.base`. A command returns when everything that follows from it
+inside the server has been handed to the session, so a test needs no sleeps.
+
+The commands name responses and items by their ids, which engines never learn. A puppet reads them from the name of
+the task that runs it (``respond resp_...``, ``recognise item_...``), as the driver and the listener give it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator, AsyncIterator, Callable
+from typing import Final, Generic, TypeAlias, TypeVar
+
+import numpy as np
+
+from vivavoce.audio.resample import FRAME_MS
+from vivavoce.engines.base import (
+    EngineError,
+    Finish,
+    Float32,
+    SpeechDelta,
+    SpeechModelCapabilities,
+    SpeechRequest,
+    TranscriberCapabilities,
+    TranscriptDelta,
+    TranscriptionOptions,
+    VadCapabilities,
+)
+from vivavoce.runtime.vad_pool import FRAME_TICKS, VadPool, VadStream
+from vivavoce.wire.session_config import VOICES
+
+VERSION: Final = "1"
+_RATE: Final = 24000
+
+Cue: TypeAlias = SpeechDelta | EngineError
+_Cue = TypeVar("_Cue")
+
+
+class _Puppet:
+    name = "puppet"
+    version = VERSION
+
+    async def start(self) -> None:
+        """Nothing to load."""
+
+    async def close(self) -> None:
+        """Nothing to free."""
+
+
+class PuppetVad(_Puppet):
+    """The probability of speech in a frame is its mean amplitude."""
+
+    capabilities = VadCapabilities(sample_rate=_RATE, frame_samples=_RATE * FRAME_MS // 1000, state_size=1)
+
+    def __init__(self) -> None:
+        self._broken = False
+
+    def break_once(self) -> None:
+        """Fail on the next frame."""
+        self._broken = True
+
+    def infer(self, frames: Float32, states: Float32) -> Float32:
+        if self._broken:
+            self._broken = False
+            raise EngineError("vad_failed", "The VAD was told to fail.")
+        return np.abs(frames).mean(axis=1, dtype=np.float32)
+
+
+class WatchedVadPool(VadPool):
+    """A pool that can tell when it has reported all audio that it was fed."""
+
+    def __init__(self, vad: PuppetVad) -> None:
+        super().__init__(vad, interval=0)
+        self._opened: list[VadStream] = []
+        self._landed = asyncio.Event()
+
+    def open(
+        self, on_frame: Callable[[int, float], None], on_fault: Callable[[Exception], None]
+    ) -> VadStream:
+        def frame(end_tick: int, probability: float) -> None:
+            on_frame(end_tick, probability)
+            self._landed.set()
+
+        def fault(error: Exception) -> None:
+            on_fault(error)
+            self._landed.set()
+
+        stream = super().open(frame, fault)
+        self._opened.append(stream)
+        return stream
+
+    async def reported(self) -> None:
+        """Wait until less than a frame waits in every stream."""
+        while any(stream.backlog_ticks >= FRAME_TICKS for stream in self._opened):
+            self._landed.clear()
+            await self._landed.wait()
+
+
+class PuppetTranscriber(_Puppet):
+    """Hears each utterance to its end, then waits to be told what it was."""
+
+    capabilities = TranscriberCapabilities(sample_rate=_RATE, streaming=True)
+
+    def __init__(self) -> None:
+        self._parts: dict[str, _Part[str | EngineError]] = {}
+
+    async def transcribe(
+        self, audio: AsyncIterator[bytes], options: TranscriptionOptions
+    ) -> AsyncGenerator[TranscriptDelta, None]:
+        part = _part(self._parts, _owner("recognise"))
+        part.entered()
+        async for _ in audio:
+            pass
+        words, _ = await part.cues.get()
+        if isinstance(words, EngineError):
+            raise words
+        if words:
+            yield TranscriptDelta(words)
+
+    async def say(self, item_id: str, words: str | EngineError) -> None:
+        """What was said in ``item_id``, or why nobody knows; returns when the session has been told."""
+        part = _part(self._parts, item_id)
+        part.cues.put_nowait((words, asyncio.Event()))
+        await part.ended()
+
+
+class PuppetSpeechModel(_Puppet):
+    """A model that hears and speaks for itself, one delta at a command."""
+
+    def __init__(self, sample_rate: int = _RATE) -> None:
+        self.capabilities = SpeechModelCapabilities(sample_rate, hears_audio=True, voices=frozenset(VOICES))
+        self.requests: dict[str, SpeechRequest] = {}
+        """What was asked, by response id."""
+        self._parts: dict[str, _Part[Cue]] = {}
+
+    async def respond(self, request: SpeechRequest) -> AsyncGenerator[SpeechDelta, None]:
+        response_id = _owner("respond")
+        self.requests[response_id] = request
+        part = _part(self._parts, response_id)
+        part.entered()
+        while True:
+            cue, taken = await part.cues.get()
+            if isinstance(cue, EngineError):
+                raise cue
+            yield cue
+            # We are asked for more: what we gave was reported, and the session has said what there is to say.
+            taken.set()
+            if isinstance(cue, Finish):
+                return
+
+    async def play(self, response_id: str, cue: Cue) -> None:
+        """Make ``response_id`` produce one delta, finish or fail; returns when the session has been told.
+
+        The response must have been created, and not have ended.
+        """
+        part = _part(self._parts, response_id)
+        taken = asyncio.Event()
+        part.cues.put_nowait((cue, taken))
+        if isinstance(cue, Finish | EngineError):
+            await part.ended()
+        else:
+            await part.taken_or_ended(taken)
+
+
+class _Part(Generic[_Cue]):
+    """What a puppet is to do for one response or item; made by whichever side comes first."""
+
+    def __init__(self) -> None:
+        self.cues: asyncio.Queue[tuple[_Cue, asyncio.Event]] = asyncio.Queue()
+        self._task: asyncio.Future[asyncio.Task[object]] = asyncio.get_running_loop().create_future()
+
+    def entered(self) -> None:
+        task = asyncio.current_task()
+        assert task is not None
+        self._task.set_result(task)
+
+    async def ended(self) -> None:
+        await asyncio.wait([await self._task])
+
+    async def taken_or_ended(self, taken: asyncio.Event) -> None:
+        task = await self._task
+        waiting = asyncio.create_task(taken.wait())
+        await asyncio.wait([task, waiting], return_when=asyncio.FIRST_COMPLETED)
+        waiting.cancel()
+
+
+def _part(parts: dict[str, _Part[_Cue]], owner: str) -> _Part[_Cue]:
+    if owner not in parts:
+        parts[owner] = _Part()
+    return parts[owner]
+
+
+def _owner(work: str) -> str:
+    task = asyncio.current_task()
+    name = task.get_name() if task else ""
+    kind, _, owner = name.partition(" ")
+    if kind != work:
+        raise AssertionError(f"a puppet is run by a task named '{work} <id>', not by {name!r}")
+    return owner

@@ -1,0 +1,242 @@
+"""Golden scripts on the pure session: codec and core, with the runner in the place of runtime, engines and clock.
+
+What is compared is wire JSON. The runner performs effects as the driver does: reports wait in one inbox, quota is
+the gateway's own on the script's clock, audio for the VAD is cut into frames of 32 ms on the grid of the session's
+audio clock, and the probability of a frame is its mean amplitude.
+"""
+
+from __future__ import annotations
+
+import json
+from collections import deque
+from typing import Any, Final, assert_never
+
+import msgspec
+import numpy as np
+import numpy.typing as npt
+
+from vivavoce.audio.formats import AudioFormat
+from vivavoce.audio.g711 import to_samples
+from vivavoce.core import contract as c
+from vivavoce.core.session import Identity, Session
+from vivavoce.core.turns import FRAME_TICKS
+from vivavoce.gateway.quota import Denied, Quota, Reservation
+from vivavoce.testing import script as s
+from vivavoce.testing.ledger import Ledger, frames, sound
+from vivavoce.testing.matching import Actual, Closed, Judge
+from vivavoce.wire.codec import preview_codec
+from vivavoce.wire.errors import ServerFault
+from vivavoce.wire.session_config import SessionConfig
+
+_BIRTH: Final = 1_730_000_000
+"""Unix seconds at which a session of a script begins."""
+
+
+def run_pure(script: s.Script) -> None:
+    """Raises :class:`vivavoce.testing.matching.ScriptFailure`."""
+    runner = _PureRunner(script)
+    judge = Judge(script)
+    for step in script.steps:
+        if step.command is None or not runner.opened:
+            greeting = step if step.command is None else s.Step(step.line, "the client connects", None)
+            judge.check(greeting, runner.open())
+            judge.check_effects(greeting, runner.take_effects())
+            if step.command is None:
+                continue
+        try:
+            actual = runner.perform(step.command, judge)
+        except (KeyError, ValueError) as error:
+            raise s.ScriptError(f"{script.path}:{step.line}: {error}") from error
+        judge.check(step, actual)
+        judge.check_effects(step, runner.take_effects())
+
+
+class _PureRunner:
+    def __init__(self, script: s.Script) -> None:
+        settings = script.settings
+        self.opened = False
+        self.ledger = Ledger()
+        self._now = 0.0
+        self._codec = preview_codec(settings.profile, conversation_created=settings.conversation_created)
+        identity = Identity(settings.model, _BIRTH, settings.session_seconds, script.path.name.encode())
+        self._session = Session(identity, SessionConfig(instructions=settings.instructions), self._now)
+        self._quota = Quota(settings.tokens, settings.requests, lambda: self._now)
+        self._reservations: dict[str, Reservation] = {}
+        self._vad = FrameCutter()
+        self._listening: set[str] = set()
+        self._inbox: deque[c.Input] = deque()
+        self._actual: list[Actual] = []
+        self._effects: list[c.Effect] = []
+
+    def open(self) -> list[Actual]:
+        self.opened = True
+        self._perform_all(self._session.open())
+        return self._take()
+
+    def perform(self, command: s.Command, judge: Judge) -> list[Actual]:
+        match command:
+            case s.SendText() | s.SendEvent() | s.SendSound() | s.SendBytes():
+                for frame in frames(command, judge.names, self.ledger.input_format):
+                    self._post(self._codec.decode(frame))
+            case s.SendBinary():
+                self._post(self._codec.decode_binary())
+            case s.MoveClock():
+                self._now += command.seconds
+                if self._now >= self._session.next_deadline:
+                    self._post(c.TimePassed())
+            case s.Heard():
+                item_id = self.ledger.next_unheard()
+                self._post(c.RecognitionDelta(item_id, command.text))
+                self._post(c.Recognised(item_id, command.text))
+            case s.Unheard():
+                self._post(c.RecognitionFailed(self.ledger.next_unheard(), command.code))
+            case s.BreakVad():
+                self._vad.broken = True
+            case _:
+                self._post(self._report(command))
+        return self._take()
+
+    def take_effects(self) -> list[tuple[str, Any]]:
+        """Names and fields of what was asked for since the last time."""
+        effects, self._effects = self._effects, []
+        return [(type(effect).__name__, _fields(effect)) for effect in effects]
+
+    def _take(self) -> list[Actual]:
+        actual, self._actual = self._actual, []
+        return actual
+
+    def _report(self, command: s.ModelCommand) -> c.Report:
+        response_id = self.ledger.response_of(command)
+        match command:
+            case s.ProduceText():
+                return c.TextProduced(response_id, command.text)
+            case s.ProduceAudio():
+                return c.AudioProduced(response_id, self._sound(response_id, command.ms))
+            case s.ProduceCall():
+                return c.CallStarted(response_id, command.name)
+            case s.ProduceArguments():
+                return c.ArgumentsProduced(response_id, command.text)
+            case s.Finish():
+                return c.ResponseFinished(response_id, command.reason)
+            case s.Fail():
+                fault = ServerFault(type=command.type, code=command.code, message=command.message)
+                return c.ResponseFailed(response_id, fault)
+            case _:
+                assert_never(command)
+
+    def _sound(self, response_id: str, ms: int) -> bytes:
+        responses = self._session.responses
+        running = [*responses.apart.values(), *([responses.default] if responses.default else [])]
+        formats = [run.plan.output_format for run in running if run.plan.response_id == response_id]
+        return sound(ms, s.SPEECH_AMPLITUDE, formats[0] if formats else AudioFormat.PCM16)
+
+    # -------------------------------------------------------------------------------------- the driver's part
+
+    def _post(self, event: c.Input) -> None:
+        self._inbox.append(event)
+        while self._inbox:
+            self._perform_all(self._session.receive(self._inbox.popleft(), self._now))
+
+    def _perform_all(self, effects: list[c.Effect]) -> None:
+        for effect in effects:
+            self._effects.append(effect)
+            self._perform(effect)
+
+    def _perform(self, effect: c.Effect) -> None:
+        match effect:
+            case c.Emit():
+                self._send(self._codec.encode(effect.event, self._session.new_event_id()))
+            case c.Close():
+                self._actual.append(Closed(effect.code, effect.reason))
+            case c.FeedVad():
+                self._inbox.extend(self._vad.feed(effect))
+            case c.ResetVad():
+                self._vad.reset()
+            case c.OpenUtterance():
+                # Puppet models hear audio, so words are wanted for the client alone.
+                if effect.transcription is not None:
+                    self._listening.add(effect.item_id)
+            case c.CloseUtterance():
+                if effect.item_id not in self._listening:
+                    self._inbox.append(c.RecognitionFailed(effect.item_id, None))
+            case c.DropUtterance():
+                self._listening.discard(effect.item_id)
+            case c.ReserveQuota():
+                self._inbox.append(self._reserve(effect))
+            case c.SettleQuota():
+                self._settle(effect)
+            case c.FeedUtterance() | c.StartResponse() | c.StopResponse():
+                pass
+            case _:
+                assert_never(effect)
+
+    def _send(self, frame: bytes | None) -> None:
+        if frame is not None:
+            event = json.loads(frame)
+            self.ledger.note(event)
+            self._actual.append(event)
+
+    def _reserve(self, effect: c.ReserveQuota) -> c.QuotaGranted | c.QuotaDenied:
+        answer = self._quota.reserve(effect.tokens)
+        if isinstance(answer, Denied):
+            return c.QuotaDenied(effect.response_id, answer.name, answer.retry_after_s, self._quota.status())
+        self._reservations[effect.response_id] = answer
+        return c.QuotaGranted(effect.response_id, self._quota.status())
+
+    def _settle(self, effect: c.SettleQuota) -> None:
+        reservation = self._reservations.pop(effect.response_id, None)
+        if reservation is not None:
+            reservation.settle(effect.tokens)
+        if effect.tell:
+            self._inbox.append(c.QuotaSettled(self._quota.status()))
+
+
+class FrameCutter:
+    """Audio in any pieces -> judged frames on the grid of the audio clock; silence where a stream begins anew."""
+
+    def __init__(self) -> None:
+        self.broken = False
+        """The next frame cannot be judged."""
+        self._waiting = np.zeros(0, np.float32)
+        self._end = 0
+        self._fresh = True
+
+    def reset(self) -> None:
+        """Forget what waits."""
+        self._fresh = True
+
+    def feed(self, effect: c.FeedVad) -> list[c.Input]:
+        if self._fresh or effect.start_tick != self._end:
+            self._waiting = np.zeros(effect.start_tick % FRAME_TICKS, np.float32)
+            self._fresh = False
+        heard = _amplitudes(effect.data, effect.format)
+        self._waiting = np.concatenate([self._waiting, heard])
+        self._end = effect.start_tick + len(heard)
+        reports: list[c.Input] = []
+        while len(self._waiting) >= FRAME_TICKS:
+            frame, self._waiting = self._waiting[:FRAME_TICKS], self._waiting[FRAME_TICKS:]
+            reports.append(self._judge(self._end - len(self._waiting), frame))
+        return reports
+
+    def _judge(self, end_tick: int, frame: npt.NDArray[np.float32]) -> c.Input:
+        if self.broken:
+            self.broken = False
+            return c.VadFailed()
+        return c.VadFrame(end_tick, float(frame.mean()))
+
+
+def _amplitudes(data: bytes, fmt: AudioFormat) -> npt.NDArray[np.float32]:
+    """One value a tick, 0..1."""
+    samples = to_samples(data, fmt).astype(np.float32)
+    return np.repeat(np.abs(samples) / np.float32(32768), 24000 // fmt.rate)
+
+
+def _fields(effect: c.Effect) -> Any:
+    """An effect as JSON would show it."""
+    return json.loads(msgspec.json.encode(effect, enc_hook=_plain))
+
+
+def _plain(value: Any) -> Any:
+    if hasattr(value, "items"):
+        return dict(value)
+    raise NotImplementedError

@@ -1,0 +1,249 @@
+from __future__ import annotations
+
+import asyncio
+import os
+import wave
+from collections.abc import AsyncIterator, Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import pytest_asyncio
+
+from vivavoce.engines.base import (
+    EngineError,
+    EngineOptionsError,
+    Transcriber,
+    TranscriptDelta,
+    TranscriptionOptions,
+)
+from vivavoce.engines.builtin.pocketsphinx import Backlog, PocketsphinxTranscriber, create
+from vivavoce.engines.builtin.pocketsphinx_worker import Utterance, VoiceMean, clean
+
+WORDS = "what is the weather like today"
+
+
+def recording() -> bytes:
+    """The recording, with the silence that voice detection leaves around speech."""
+    with wave.open(str(Path(__file__).parent / "data" / "what_is_the_weather.wav")) as file:
+        assert (file.getframerate(), file.getnchannels(), file.getsampwidth()) == (16000, 1, 2)
+        return bytes(6400) + file.readframes(file.getnframes()) + bytes(6400)
+
+
+async def pieces(pcm: bytes, size: int = 640) -> AsyncIterator[bytes]:
+    for start in range(0, len(pcm), size):
+        yield pcm[start : start + size]
+
+
+async def hear(engine: Transcriber, audio: AsyncIterator[bytes], language: str | None = None) -> list[str]:
+    return [delta.text async for delta in engine.transcribe(audio, TranscriptionOptions(language))]
+
+
+async def until(condition: Callable[[], bool]) -> None:
+    async with asyncio.timeout(10):
+        while not condition():
+            await asyncio.sleep(0.005)
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def engine() -> AsyncIterator[PocketsphinxTranscriber]:
+    before = set(os.listdir("/dev/fd"))
+    made = create({"workers": 1, "decoders_per_worker": 2, "max_waiting": 1})
+    assert isinstance(made, PocketsphinxTranscriber)
+    assert isinstance(made, Transcriber)
+    await made.start()
+    yield made
+    (pid,) = made._pool.pids
+    await made.close()
+    with pytest.raises(ProcessLookupError):
+        os.kill(pid, 0)
+    assert asyncio.all_tasks() == {asyncio.current_task()}
+    assert len(os.listdir("/dev/fd")) <= len(before)
+
+
+in_module_loop = pytest.mark.asyncio(loop_scope="module")
+
+
+@in_module_loop
+@pytest.mark.parametrize(("size", "language"), [(640, None), (3201, "en-US")])
+async def test_hears_the_words(engine: PocketsphinxTranscriber, size: int, language: str | None) -> None:
+    assert await hear(engine, pieces(recording(), size), language) == [WORDS]
+
+
+@in_module_loop
+@pytest.mark.parametrize("pcm", [b"", b"\x01", bytes(100), bytes(32000)])
+async def test_silence_has_no_text(engine: PocketsphinxTranscriber, pcm: bytes) -> None:
+    assert await hear(engine, pieces(pcm)) == []
+
+
+@in_module_loop
+async def test_two_utterances_at_a_time_and_one_waits(engine: PocketsphinxTranscriber) -> None:
+    pid = engine._pool.pids
+    pcm = recording()
+    assert await asyncio.gather(*(hear(engine, pieces(pcm, 1 << 20), "en") for _ in range(3))) == [[WORDS]] * 3
+    assert engine._pool.pids == pid
+
+
+@in_module_loop
+async def test_the_queue_is_bounded_and_leaving_frees_a_decoder(engine: PocketsphinxTranscriber) -> None:
+    hang_up = asyncio.Event()
+
+    async def somebody_who_talks_on() -> AsyncIterator[bytes]:
+        yield recording()
+        await hang_up.wait()
+
+    talking = [asyncio.create_task(hear(engine, somebody_who_talks_on())) for _ in range(3)]
+    await until(lambda: engine._pool.waiting == 1)
+    with pytest.raises(EngineError) as caught:
+        await hear(engine, pieces(recording()))
+    assert caught.value.code == "engine_overloaded"
+    for task in talking:
+        task.cancel()
+    await asyncio.wait(talking)
+    assert all(task.cancelled() for task in talking)
+    await until(lambda: [process and process.free for process in engine._pool._processes] == [2])
+
+
+@in_module_loop
+async def test_closing_the_iterator_early_leaves_nothing(engine: PocketsphinxTranscriber) -> None:
+    before = asyncio.all_tasks()
+    answer = engine.transcribe(pieces(recording()), TranscriptionOptions())
+    assert await anext(answer) == TranscriptDelta(WORDS)
+    await answer.aclose()
+    assert asyncio.all_tasks() <= before
+
+
+@in_module_loop
+async def test_a_fault_of_the_audio_is_raised_as_it_is(engine: PocketsphinxTranscriber) -> None:
+    async def broken() -> AsyncIterator[bytes]:
+        yield bytes(640)
+        raise ConnectionAbortedError("gone")
+
+    with pytest.raises(ConnectionAbortedError, match="gone"):
+        await hear(engine, broken())
+
+
+@in_module_loop
+async def test_other_languages_are_refused(engine: PocketsphinxTranscriber) -> None:
+    with pytest.raises(EngineError) as caught:
+        await hear(engine, pieces(recording()), "fr")
+    assert caught.value.code == "unsupported_language"
+
+
+@in_module_loop
+async def test_a_crash_is_told_and_survived(engine: PocketsphinxTranscriber) -> None:
+    (pid,) = engine._pool.pids
+    silent = asyncio.Event()
+
+    async def somebody_who_waits() -> AsyncIterator[bytes]:
+        yield bytes(640)
+        os.kill(pid, 9)
+        await silent.wait()
+
+    with pytest.raises(EngineError) as caught:
+        await hear(engine, somebody_who_waits())
+    assert caught.value.code == "engine_crashed"
+    assert await hear(engine, pieces(bytes(640))) == []
+
+
+async def test_the_backlog_is_bounded_and_keeps_samples_whole() -> None:
+    backlog = Backlog(10)
+    async with asyncio.TaskGroup() as group:
+        filling = group.create_task(backlog.fill(pieces(bytes(range(25)), 5)))
+        await asyncio.sleep(0)
+        await asyncio.sleep(0)
+        assert not filling.done()
+        taken = []
+        while part := await backlog.take():
+            taken.append(part)
+    assert max(map(len, taken)) <= 14
+    assert not [part for part in taken if len(part) % 2]
+    assert b"".join(taken) == bytes(range(24))
+
+
+@pytest.mark.parametrize(
+    ("heard", "text"),
+    [
+        ("", ""),
+        ("<s> what is <sil> The(2) [NOISE] weather ++UM++ </s>", "what is the weather"),
+        ("it's ++BREATH++", "it's"),
+        ("<sil> ++NOISE++", ""),
+    ],
+)
+def test_clean(heard: str, text: str) -> None:
+    assert clean(heard) == text
+
+
+class FakeDecoder:
+    """Keeps a mean as the library does: what it was told counts for 500 frames."""
+
+    def __init__(self) -> None:
+        self.told: list[list[float]] = []
+        self.hears = 0.0
+        self.frames = 0
+        self.sound = b""
+
+    def set_cmn(self, mean: str) -> None:
+        self.told.append([float(value) for value in mean.split(",")])
+
+    def get_cmn(self, update: bool) -> str:
+        assert update
+        mixed = [(mean * 500 + self.hears * self.frames) / (500 + self.frames) for mean in self.told[-1]]
+        return ",".join(f"{value:.6f}" for value in mixed)
+
+    def start_utt(self) -> None: ...
+
+    def process_raw(self, sound: bytes) -> None:
+        self.sound += sound
+
+
+def test_the_mean_moves_to_what_is_heard() -> None:
+    decoder = FakeDecoder()
+    mean = VoiceMean(decoder)
+    start = decoder.told[0]
+    decoder.hears, decoder.frames = 20.0, 50
+    mean.heard(50)
+    third_way = [(2 * value + 20.0) / 3 for value in start]
+    assert decoder.told[1] == pytest.approx(third_way, abs=0.02)
+    for _ in range(100):
+        mean.heard(50)
+    assert decoder.told[-1] == pytest.approx([20.0] * len(start), abs=0.5)
+
+
+def test_an_utterance_is_decoded_in_pieces_and_once() -> None:
+    decoder: Any = FakeDecoder()
+    utterance = Utterance(decoder)
+    sound = bytes(range(1, 251)) * 27
+    utterance.add(sound + b"\x01")
+    done = []
+    while size := utterance.decode_piece():
+        done.append(size)
+    assert done == [3200, 3200, 350]
+    assert decoder.sound == sound
+    assert not utterance.has_work
+
+
+@pytest.mark.parametrize(
+    ("options", "path"),
+    [
+        ({"worker": 1}, "worker"),
+        ({"workers": 0}, "workers"),
+        ({"workers": "2"}, "workers"),
+        ({"decoders_per_worker": 0}, "decoders_per_worker"),
+        ({"max_waiting": -1}, "max_waiting"),
+        ({"job_timeout_s": 0}, "job_timeout_s"),
+    ],
+)
+def test_wrong_options_are_named(options: dict[str, object], path: str) -> None:
+    with pytest.raises(EngineOptionsError) as caught:
+        create(options)
+    assert caught.value.path == path
+
+
+def test_what_it_says_of_itself() -> None:
+    engine = create({})
+    assert engine.name == "pocketsphinx"
+    assert engine.version
+    assert engine.capabilities.sample_rate == 16000
+    assert engine.capabilities.streaming
+    assert engine.capabilities.languages == ("en",)
