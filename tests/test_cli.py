@@ -240,9 +240,14 @@ def test_the_exit_code_of_serve_is_the_servers(server: FakeServer) -> None:
     [
         (EngineStartError("vad 'x' cannot start: boom"), "vivavoce: vad 'x' cannot start: boom\n"),
         (
-            OSError(98, "Address already in use"),
-            "vivavoce: cannot serve on 127.0.0.1:8089: Address already in use\n",
+            OSError(errno.EACCES, "error while attempting to bind on address ('127.0.0.1', 8089): denied"),
+            "vivavoce: cannot serve on 127.0.0.1:8089: Permission denied\n",
         ),
+        (
+            socket.gaierror(-2, "Name or service not known"),
+            "vivavoce: cannot serve on 127.0.0.1:8089: Name or service not known\n",
+        ),
+        (OSError("odd"), "vivavoce: cannot serve on 127.0.0.1:8089: odd\n"),
     ],
 )
 def test_a_server_that_cannot_start_is_one_line(

@@ -1,4 +1,4 @@
-"""A server of ours in the test's process, and the ``openai`` client unchanged; a pytest plug-in with fixtures.
+"""The ``openai`` client, unchanged, and a look at everything that it is sent.
 
 Every frame that the server sends goes through :func:`check_frame`: the client must make the event class of its type
 of it, and that class, with the strictness that the client itself does without, must find nothing wrong in it.
@@ -9,16 +9,14 @@ from __future__ import annotations
 import asyncio
 import base64
 import json
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Iterable, Iterator, Sequence
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from importlib import resources
 from pathlib import Path
 from typing import Any, Final, Protocol, TypeAlias, get_args
 
 import numpy as np
 import numpy.typing as npt
-import pytest
-import pytest_asyncio
 from openai import AsyncAzureOpenAI, AsyncOpenAI
 from openai.resources.beta.realtime.realtime import AsyncRealtimeConnection
 from openai.types.beta.realtime import RealtimeServerEvent
@@ -26,7 +24,6 @@ from pydantic import BaseModel, ValidationError
 
 from vivavoce.config import Config, load_config
 from vivavoce.demo.sound import RATE, parse_wav
-from vivavoce.server.app import Server, running
 
 KEY: Final = "a-key-for-tests"
 MODEL: Final = "gpt-4o-realtime-preview"
@@ -93,8 +90,7 @@ word_delay_ms = 1
 # --------------------------------------------------------------------------------------------------- frames
 
 _CLASSES: Final[dict[str, type[BaseModel]]] = {
-    get_args(cls.model_fields["type"].annotation)[0]: cls
-    for cls in get_args(get_args(RealtimeServerEvent)[0])
+    get_args(cls.model_fields["type"].annotation)[0]: cls for cls in get_args(get_args(RealtimeServerEvent)[0])
 }
 
 _UNKNOWN_TO_THE_CLIENT: Final = {
@@ -190,7 +186,9 @@ class Talk:
     async def say(self, text: str, **fields: Any) -> Event:
         """A user message -> its ``conversation.item.created``."""
         content: Any = [{"type": "input_text", "text": text}]
-        await self.client.conversation.item.create(item={"type": "message", "role": "user", "content": content}, **fields)
+        await self.client.conversation.item.create(
+            item={"type": "message", "role": "user", "content": content}, **fields
+        )
         return await self.one("conversation.item.created")
 
     async def speak(self, sound: bytes) -> None:
@@ -199,20 +197,19 @@ class Talk:
             await self.client.input_audio_buffer.append(audio=base64.b64encode(sound[at : at + 4800]).decode())
 
 
+Session: TypeAlias = AbstractAsyncContextManager[Talk]
+
+
 class Connect(Protocol):
-    def __call__(self, model: str = MODEL, *, azure: bool = False) -> Any: ...
+    """Open a session at the server of the module; it is past its greeting."""
+
+    def __call__(self, model: str = MODEL, *, azure: bool = False) -> Session: ...
 
 
 def config(folder: Path) -> Config:
     (folder / "script.toml").write_text(SCRIPT)
     (folder / "vivavoce.toml").write_text(CONFIG)
     return load_config(folder / "vivavoce.toml", environ={})
-
-
-@pytest_asyncio.fixture(scope="module", loop_scope="module")
-async def server(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Server]:
-    async with running(config(tmp_path_factory.mktemp("server")), host="127.0.0.1", port=0) as server:
-        yield server
 
 
 @asynccontextmanager
@@ -237,17 +234,8 @@ async def talking(port: int, model: str, *, azure: bool = False) -> AsyncIterato
         assert len(set(ids)) == len(ids)
 
 
-@pytest.fixture(scope="module")
-def connect(server: Server) -> Connect:
-    def connect(model: str = MODEL, *, azure: bool = False) -> Any:
-        return talking(server.port, model, azure=azure)
-
-    return connect
-
-
-@pytest.fixture(scope="session")
-def question() -> bytes:
-    """``Hello, can you tell me what you heard me say?`` as pcm16, with half a second of silence after it."""
+def spoken_question() -> bytes:
+    """:data:`QUESTION` as pcm16, with half a second of silence after it."""
     data = resources.files("vivavoce.demo").joinpath("data/question.wav").read_bytes()
     return parse_wav(data).astype("<i2").tobytes() + bytes(RATE)
 
@@ -306,7 +294,12 @@ def loudness(sound: bytes) -> float:
     return float(np.sqrt((samples**2).mean())) / 32768
 
 
-OPENED: Final = ["response.created", "rate_limits.updated", "response.output_item.added", "conversation.item.created"]
+OPENED: Final = [
+    "response.created",
+    "rate_limits.updated",
+    "response.output_item.added",
+    "conversation.item.created",
+]
 TEXT_PART: Final = [
     "response.content_part.added",
     "response.text.delta",
@@ -334,7 +327,7 @@ CALL_RESPONSE: Final = [*OPENED, *CALL_PART, "response.done"]
 
 
 def check_response(events: Sequence[Event], *, status: str = "completed") -> Event:
-    """Ids, indexes, statuses, texts and sums in the events of one response agree; returns what it was at the end."""
+    """Ids, indexes, statuses, texts and sums in the events of one response agree; returns it as it ended."""
     first, last = events[0].response, events[-1].response
     assert (first.status, first.output, first.usage, first.status_details) == ("in_progress", [], None, None)
     assert (last.id, last.status) == (first.id, status)
@@ -392,5 +385,3 @@ def check_usage(usage: Event) -> None:
     assert usage.output_tokens == written.text_tokens + written.audio_tokens
     assert usage.total_tokens == usage.input_tokens + usage.output_tokens
     assert 0 <= read.cached_tokens <= usage.input_tokens
-
-

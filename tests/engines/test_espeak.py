@@ -145,7 +145,7 @@ async def test_the_same_request_gives_the_same_sound(engine: EspeakSynthesizer) 
     other = create({"workers": 2})
     await other.start()
     try:
-        assert await asyncio.gather(say(other, TEXT), say(other, TEXT)) == [first, first]
+        assert list(await asyncio.gather(say(other, TEXT), say(other, TEXT))) == [first, first]
     finally:
         await other.close()
 

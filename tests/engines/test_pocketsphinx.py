@@ -27,7 +27,8 @@ def recording() -> bytes:
     """The recording, with the silence that voice detection leaves around speech."""
     with wave.open(str(Path(__file__).parent / "data" / "what_is_the_weather.wav")) as file:
         assert (file.getframerate(), file.getnchannels(), file.getsampwidth()) == (16000, 1, 2)
-        return bytes(6400) + file.readframes(file.getnframes()) + bytes(6400)
+        speech: bytes = file.readframes(file.getnframes())
+    return bytes(6400) + speech + bytes(6400)
 
 
 async def pieces(pcm: bytes, size: int = 640) -> AsyncIterator[bytes]:
@@ -41,7 +42,7 @@ async def hear(engine: Transcriber, audio: AsyncIterator[bytes], language: str |
 
 async def until(condition: Callable[[], bool]) -> None:
     async with asyncio.timeout(10):
-        while not condition():
+        while not condition():  # noqa: ASYNC110 - the worker tells nobody
             await asyncio.sleep(0.005)
 
 

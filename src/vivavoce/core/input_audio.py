@@ -25,12 +25,9 @@ MAX_BUFFER_TICKS: Final = 30 * 60 * 1000 * TICKS_PER_MS
 @dataclass(slots=True)
 class _Chunk:
     start: int
+    end: int
     format: AudioFormat
     data: bytes
-
-    @property
-    def end(self) -> int:
-        return self.start + self.format.ticks(len(self.data))
 
 
 class InputAudio:
@@ -58,8 +55,8 @@ class InputAudio:
         ticks = fmt.ticks(len(data))
         if start + ticks - self.kept_from > MAX_BUFFER_TICKS:
             raise errors.buffer_full(MAX_BUFFER_TICKS // TICKS_PER_MS)
-        self._chunks.append(_Chunk(start, fmt, data))
         self.clock = start + ticks
+        self._chunks.append(_Chunk(start, self.clock, fmt, data))
         return start
 
     def commit(self, start: int) -> Clip:
@@ -87,17 +84,19 @@ class InputAudio:
             chunks.popleft()
 
     def cut(self, start: int, end: int) -> Clip:
-        """A copy of what is kept between two ticks; what is gone already is left out."""
+        """A copy of what is kept between two ticks; what is gone already is left out.
+
+        Looks from the end backwards: what is asked for is recent, however long the buffer is.
+        """
         segments: list[tuple[AudioFormat, list[bytes]]] = []
-        for chunk in self._chunks:
-            if chunk.start >= end:
-                break
+        for chunk in reversed(self._chunks):
             if chunk.end <= start:
+                break
+            if chunk.start >= end:
                 continue
             first = chunk.format.bytes_of(max(start, chunk.start) - chunk.start)
             last = chunk.format.bytes_of(min(end, chunk.end) - chunk.start)
-            if segments and segments[-1][0] is chunk.format:
-                segments[-1][1].append(chunk.data[first:last])
-            else:
-                segments.append((chunk.format, [chunk.data[first:last]]))
-        return Clip(tuple((fmt, b"".join(parts)) for fmt, parts in segments))
+            if not segments or segments[-1][0] is not chunk.format:
+                segments.append((chunk.format, []))
+            segments[-1][1].append(chunk.data[first:last])
+        return Clip(tuple((fmt, b"".join(reversed(parts))) for fmt, parts in reversed(segments)))

@@ -7,6 +7,8 @@ from vivavoce.wire.server_events import ServerEvent
 
 
 class Journal:
+    """Effects in the order in which they were asked for."""
+
     def __init__(self) -> None:
         self._effects: list[Effect] = []
 

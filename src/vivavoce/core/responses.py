@@ -67,6 +67,7 @@ class Run:
 
     @property
     def tokens_left(self) -> int | None:
+        """Output tokens that may still come; None where there is no limit."""
         limit = self.plan.max_output_tokens
         if limit is None:
             return None

@@ -5,7 +5,7 @@ Laws
 1. A pattern object matches when each of its keys is there and matches; a pattern array matches element by element,
    up to an optional last ``"..."``. Numbers are equal to the ninth digit, true is not 1.
 2. ``"$name"`` takes the value it meets first, and equals it from then on; ``"${name}"`` within a longer string
-   stands for the value. A name is bound only when the whole event matches.
+   stands for the value. A name is bound only when the whole event matches, and no two names stand for one value.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from vivavoce.testing.script import ExpectClosed, ExpectEffect, ExpectEvent, Exp
 
 REST: Final = "..."
 _NAME: Final = re.compile(r"\$([A-Za-z_]\w*)")
-_INSERT: Final = re.compile(r"\$\{([A-Za-z_]\w*)(?:\*(\d+))?\}")
+_INSERT: Final = re.compile(r"\$\{([^}*]+)(?:\*(\d+))?\}")
 _BYTES: Final = re.compile(r"\*(\d+) bytes")
 _EVENT_ID: Final = re.compile(r"event_[0-9A-Za-z]{21}")
 _SHOWN: Final = 400
@@ -119,6 +119,9 @@ class Names:
         if name:
             known = bound | self._values
             if name[1] not in known:
+                other = next((key for key, value in known.items() if _equal(value, actual)), None)
+                if other is not None:
+                    return f"{path}: {_shown(actual)} is ${other} already, so it cannot be ${name[1]}"
                 bound[name[1]] = actual
                 return None
             return None if _equal(known[name[1]], actual) else _difference(path, known[name[1]], actual)
