@@ -205,8 +205,11 @@ class Session:
         merged = _merge(self.config, patch)
         _check_tool_choice(merged.tool_choice, merged.tools, "session.tool_choice")
         self._check_voice(merged.voice, "session.voice")
+        listens_anew = merged.input_audio_transcription != self.config.input_audio_transcription
         self.config = merged
         self._apply_turn_detection()
+        if listens_anew:
+            self._listen_anew()
         self._journal.emit(se.SessionUpdated(self._describe()))
 
     def _check_voice(self, voice: sc.Voice, param: str) -> None:
@@ -327,6 +330,12 @@ class Session:
         self._recognitions[item_id] = Recognition.LISTENING
         self._fed_until = from_tick
         self._journal.ask(c.OpenUtterance(item_id, self.config.input_audio_transcription))
+
+    def _listen_anew(self) -> None:
+        """What is wanted of the words has changed in mid-speech: the recogniser gets the turn from its beginning."""
+        if isinstance(self._turn, turns.Speaking | turns.Hesitating):
+            self._journal.ask(c.DropUtterance(self._turn.item_id))
+            self._open_utterance(self._turn.item_id, self._turn.from_tick)
 
     def _feed_utterance(self, item_id: str, end_tick: int) -> None:
         if end_tick > self._fed_until:

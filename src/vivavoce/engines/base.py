@@ -137,7 +137,7 @@ class Transcriber(Engine, Protocol):
         """``audio``: s16le mono at ``sample_rate`` in pieces of any length, ending when the utterance ends (it may
         arrive in real time, while the person speaks). Yields only text that will not change.
 
-        Raises :class:`EngineError` (``overloaded`` when its bounded queue is full).
+        Raises :class:`EngineError` (``engine_overloaded`` when its bounded queue is full).
         """
 
 

@@ -196,7 +196,10 @@ class Listener:
             self._post(c.Recognised(item_id, text))
         finally:
             utterance.fail("recognition_stopped", "Recognition was stopped.")
-            self._utterances.pop(item_id, None)
+            known = self._utterances.get(item_id)
+            # After a drop the item may be listened to anew.
+            if known is not None and known[0] is utterance:
+                del self._utterances[item_id]
 
     async def _transcribe(
         self, audio: AsyncIterator[bytes], options: TranscriptionOptions, item_id: str | None = None
