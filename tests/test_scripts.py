@@ -18,6 +18,8 @@ def test_on_the_pure_session(path: Path) -> None:
     run_pure(load(path))
 
 
-@pytest.mark.parametrize("path", [p for p in _SCRIPTS if not load(p).settings.pure_only], ids=lambda path: path.stem)
+@pytest.mark.parametrize(
+    "path", [p for p in _SCRIPTS if not load(p).settings.pure_only], ids=lambda path: path.stem
+)
 def test_on_the_server(path: Path) -> None:
     run_on_server(load(path))

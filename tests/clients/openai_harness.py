@@ -29,6 +29,8 @@ KEY: Final = "a-key-for-tests"
 MODEL: Final = "gpt-4o-realtime-preview"
 EARLY: Final = "first-edition"
 """The deployment that claims to be the model of October 2024."""
+STINGY: Final = "one-a-minute"
+"""The deployment whose quota ends with its first response."""
 PATIENCE_S: Final = 60.0
 """When a test hangs, not when it is slow."""
 
@@ -78,6 +80,11 @@ language_model = "script"
 [[deployment]]
 name = "{EARLY}"
 version = "2024-10-01"
+language_model = "script"
+
+[[deployment]]
+name = "{STINGY}"
+requests_per_minute = 1
 language_model = "script"
 
 [engine.script]

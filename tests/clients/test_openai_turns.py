@@ -179,7 +179,7 @@ async def test_vad_that_makes_no_response(connect: Connect, question: bytes) -> 
         await talk.client.response.create()
         events = await talk.until("response.done")
         assert folded(events) == TEXT_RESPONSE
-        assert check_response(events[:1] + events[2:]).output[0].content[0].text == ECHO
+        assert check_response(of_response(events, events[0].response.id)).output[0].content[0].text == ECHO
         # Without input_audio_transcription the client is told no words, though the model had them.
         assert COMPLETED not in kinds(talk.events)
 
@@ -210,7 +210,7 @@ async def test_manual_commit(connect: Connect, question: bytes) -> None:
 async def test_telephone_audio_out(connect: Connect, fmt: str) -> None:
     async with connect() as talk:
         await talk.say("One, two.")
-        await talk.client.response.create(response={"output_audio_format": fmt})  # type: ignore[typeddict-item]  # a parameter
+        await talk.client.response.create(response={"output_audio_format": fmt})  # type: ignore[arg-type]  # a parameter
         events = await talk.until("response.done")
         assert folded(events) == AUDIO_RESPONSE
         assert events[0].response.output_audio_format == fmt

@@ -398,7 +398,7 @@ def _ids(case: tuple[Any, ...]) -> str:
     return "-".join(str(part) for part in case if isinstance(part, str | int | float))
 
 
-def cases(fields: Iterator[Any]) -> Any:
+def cases(fields: Iterator[Any]) -> pytest.MarkDecorator:
     found = list(fields)
     return pytest.mark.parametrize("case", found, ids=[_ids(case) for case in found])
 

@@ -73,7 +73,7 @@ class Ended:
 
 def exit_threshold(vad: ServerVad) -> float:
     """Below this a frame is silence; a little under the threshold, so that a voice does not flicker."""
-    return max(vad.threshold - _HYSTERESIS, _LEAST_EXIT)
+    return min(vad.threshold, max(vad.threshold - _HYSTERESIS, _LEAST_EXIT))
 
 
 def hear(turn: Turn, end_tick: int, probability: float, vad: ServerVad) -> tuple[Turn, Began | Ended | None]:

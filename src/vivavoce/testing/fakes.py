@@ -10,6 +10,7 @@ the task that runs it (``respond resp_...``, ``recognise item_...``), as the dri
 from __future__ import annotations
 
 import asyncio
+import threading
 from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from typing import Final, Generic, TypeAlias, TypeVar
 
@@ -56,16 +57,36 @@ class PuppetVad(_Puppet):
 
     def __init__(self) -> None:
         self._broken = False
+        self._going = threading.Event()
+        self._going.set()
 
     def break_once(self) -> None:
         """Fail on the next frame."""
         self._broken = True
 
+    @property
+    def held(self) -> bool:
+        return not self._going.is_set()
+
+    def hold(self) -> None:
+        """Judge nothing until :meth:`go`."""
+        self._going.clear()
+
+    def go(self) -> None:
+        """Judge what waits."""
+        self._going.set()
+
+    async def close(self) -> None:
+        """Let go of the thread that may be held."""
+        self._going.set()
+
     def infer(self, frames: Float32, states: Float32) -> Float32:
+        self._going.wait()
         if self._broken:
             self._broken = False
             raise EngineError("vad_failed", "The VAD was told to fail.")
-        return np.abs(frames).mean(axis=1, dtype=np.float32)
+        probabilities: Float32 = np.abs(frames).mean(axis=1, dtype=np.float32)
+        return probabilities
 
 
 class WatchedVadPool(VadPool):
@@ -73,12 +94,11 @@ class WatchedVadPool(VadPool):
 
     def __init__(self, vad: PuppetVad) -> None:
         super().__init__(vad, interval=0)
+        self._puppet = vad
         self._opened: list[VadStream] = []
         self._landed = asyncio.Event()
 
-    def open(
-        self, on_frame: Callable[[int, float], None], on_fault: Callable[[Exception], None]
-    ) -> VadStream:
+    def open(self, on_frame: Callable[[int, float], None], on_fault: Callable[[Exception], None]) -> VadStream:
         def frame(end_tick: int, probability: float) -> None:
             on_frame(end_tick, probability)
             self._landed.set()
@@ -92,8 +112,8 @@ class WatchedVadPool(VadPool):
         return stream
 
     async def reported(self) -> None:
-        """Wait until less than a frame waits in every stream."""
-        while any(stream.backlog_ticks >= FRAME_TICKS for stream in self._opened):
+        """Wait until less than a frame waits in every stream; does not wait for a VAD that is held."""
+        while not self._puppet.held and any(stream.backlog_ticks >= FRAME_TICKS for stream in self._opened):
             self._landed.clear()
             await self._landed.wait()
 

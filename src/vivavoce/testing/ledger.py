@@ -62,9 +62,7 @@ class Ledger:
         return self.unheard[0]
 
 
-def frames(
-    command: SendText | SendEvent | SendSound | SendBytes, names: Names, fmt: AudioFormat
-) -> Iterator[str]:
+def frames(command: SendText | SendEvent | SendSound | SendBytes, names: Names, fmt: AudioFormat) -> Iterator[str]:
     """The text frames of one client line."""
     match command:
         case SendText():

@@ -19,7 +19,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final, TypeAlias
 
-from vivavoce.testing.script import ExpectClosed, ExpectEffect, ExpectEvent, Expectation, Script, Step
+from vivavoce.testing.script import Expectation, ExpectClosed, ExpectEffect, ExpectEvent, Script, Step
 
 REST: Final = "..."
 _NAME: Final = re.compile(r"\$([A-Za-z_]\w*)")
@@ -87,7 +87,8 @@ class Names:
     ) -> str | None:
         if not isinstance(actual, dict):
             return _difference(path, pattern, actual)
-        for key, inner in pattern.items():
+        for written, inner in pattern.items():
+            key = self._insert(written)
             here = f"{path}.{key}" if path else key
             if key not in actual:
                 return f"{here} is missing"
@@ -164,9 +165,7 @@ class Judge:
 
     def check(self, step: Step, actual: list[Actual], *, open_end: bool = False) -> None:
         """All that came of ``step``. ``open_end``: what comes after the expected events is nobody's concern."""
-        expected = step.expected
-        if step.command is None and not expected:
-            expected = self._greeting(step)
+        expected = self.expected(step)
         for i, wanted in enumerate(expected):
             if i >= len(actual):
                 self._fail(step, expected, actual, i, f"line {wanted.line}: nothing more came")
@@ -191,8 +190,10 @@ class Judge:
     def _effect_problem(self, wanted: ExpectEffect, name: str, fields: Any) -> str | None:
         return "another effect" if name != wanted.name else self.names.mismatch(wanted.pattern, fields)
 
-    def _greeting(self, step: Step) -> list[Expectation]:
-        """What a script that says nothing about it expects on connecting."""
+    def expected(self, step: Step) -> list[Expectation]:
+        """What must come of ``step``: what the script lists, or on connecting, if it lists nothing, the usual."""
+        if step.command is not None or step.expected:
+            return step.expected
         kinds = ["session.created"] + ["conversation.created"] * self._script.settings.conversation_created
         return [ExpectEvent(step.line, kind, {}, whole=False) for kind in kinds]
 
@@ -219,9 +220,7 @@ class Judge:
             raise ScriptFailure(f"{self._script.path}:{step.line}: event_id {event_id!r} has not the known form")
         self._event_ids.add(event_id)
 
-    def _fail(
-        self, step: Step, expected: list[Expectation], actual: list[Actual], at: int, problem: str
-    ) -> None:
+    def _fail(self, step: Step, expected: list[Expectation], actual: list[Actual], at: int, problem: str) -> None:
         lines = [f"{self._script.path}:{step.line}: {problem}", f"  after line {step.line}: {step.text[:_SHOWN]}"]
         for i in range(max(len(expected), len(actual))):
             wanted = _wanted(expected[i]) if i < len(expected) else "nothing"

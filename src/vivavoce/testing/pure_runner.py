@@ -92,6 +92,11 @@ class _PureRunner:
                 self._post(c.RecognitionFailed(self.ledger.next_unheard(), command.code))
             case s.BreakVad():
                 self._vad.broken = True
+            case s.HoldVad():
+                self._vad.held = []
+            case s.ReleaseVad():
+                for report in self._vad.release():
+                    self._post(report)
             case _:
                 self._post(self._report(command))
         return self._take()
@@ -197,6 +202,8 @@ class FrameCutter:
     def __init__(self) -> None:
         self.broken = False
         """The next frame cannot be judged."""
+        self.held: list[c.Input] | None = None
+        """Reports that wait for :meth:`release`; None when they are given at once."""
         self._waiting = np.zeros(0, np.float32)
         self._end = 0
         self._fresh = True
@@ -204,6 +211,13 @@ class FrameCutter:
     def reset(self) -> None:
         """Forget what waits."""
         self._fresh = True
+        if self.held is not None:
+            self.held = []
+
+    def release(self) -> list[c.Input]:
+        """What was held."""
+        held, self.held = self.held or [], None
+        return held
 
     def feed(self, effect: c.FeedVad) -> list[c.Input]:
         if self._fresh or effect.start_tick != self._end:
@@ -216,6 +230,9 @@ class FrameCutter:
         while len(self._waiting) >= FRAME_TICKS:
             frame, self._waiting = self._waiting[:FRAME_TICKS], self._waiting[FRAME_TICKS:]
             reports.append(self._judge(self._end - len(self._waiting), frame))
+        if self.held is not None:
+            self.held += reports
+            return []
         return reports
 
     def _judge(self, end_tick: int, frame: npt.NDArray[np.float32]) -> c.Input:

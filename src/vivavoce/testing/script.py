@@ -119,13 +119,23 @@ class BreakVad:
 
 
 @dataclass(frozen=True, slots=True)
+class HoldVad:
+    """The VAD engine takes its time: nothing is judged until it goes on."""
+
+
+@dataclass(frozen=True, slots=True)
+class ReleaseVad:
+    """The VAD engine goes on, and judges what has waited."""
+
+
+@dataclass(frozen=True, slots=True)
 class MoveClock:
     seconds: float
 
 
 ModelCommand: TypeAlias = ProduceText | ProduceAudio | ProduceCall | ProduceArguments | Finish | Fail
 """What the model of a response does. ``response`` counts them from 1 as they were created; None: the latest."""
-EngineCommand: TypeAlias = ModelCommand | Heard | Unheard | BreakVad
+EngineCommand: TypeAlias = ModelCommand | Heard | Unheard | BreakVad | HoldVad | ReleaseVad
 ClientCommand: TypeAlias = SendText | SendEvent | SendBinary | SendSound | SendBytes
 Command: TypeAlias = ClientCommand | EngineCommand | MoveClock
 
@@ -391,6 +401,10 @@ def _engine_command(rest: str) -> EngineCommand:
             return Unheard(argument)
         case "vad-fault":
             return BreakVad()
+        case "vad-hold":
+            return HoldVad()
+        case "vad-go":
+            return ReleaseVad()
         case _:
             raise ValueError(f"engines know no '{word}'")
 

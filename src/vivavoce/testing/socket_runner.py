@@ -1,8 +1,8 @@
 """Golden scripts on the server: a real WebSocket, real handshake, driver and VAD pool, and puppet engines.
 
-Client and server share one loop of virtual time, and the script's clock is the loop's. After each command the runner
-waits until the engines have said all there is to say, and then sends an event of a type that does not exist: the
-server answers in order, so whatever stands before the error that names this event is all that the command caused.
+Client and server share one loop of virtual time, and the script's clock is the loop's. After each command the
+runner waits until the engines have said all there is to say, and then sends an event of a type that does not exist:
+the server answers in order, so whatever stands before the error that names this event is all that the command caused.
 """
 
 from __future__ import annotations
@@ -66,6 +66,8 @@ class _Theatre:
     async def open(self) -> AsyncIterator[_Theatre]:
         async with AsyncExitStack() as stack:
             await stack.enter_async_context(self.pool)
+            # Left before the pool, whose thread could be held.
+            stack.push_async_callback(self.vad.close)
             application = web.Application()
             endpoint = self._endpoint()
             application.router.add_route("*", "/{path:.*}", endpoint.handle)
@@ -104,8 +106,7 @@ class _Theatre:
     @asynccontextmanager
     async def connect(self) -> AsyncIterator[aiohttp.ClientWebSocketResponse]:
         url = (
-            f"http://127.0.0.1:{self._port}/openai/realtime"
-            f"?api-version=2024-10-01-preview&deployment={_DEPLOYMENT}"
+            f"http://127.0.0.1:{self._port}/openai/realtime?api-version=2024-10-01-preview&deployment={_DEPLOYMENT}"
         )
         async with (
             aiohttp.ClientSession() as client,
@@ -162,6 +163,11 @@ class _SocketRunner:
                 await self._theatre.transcriber.say(self._ledger.next_unheard(), fault)
             case s.BreakVad():
                 self._theatre.vad.break_once()
+            case s.HoldVad():
+                self._theatre.vad.hold()
+            case s.ReleaseVad():
+                self._theatre.vad.go()
+                await self._theatre.pool.reported()
             case _:
                 response_id = self._ledger.response_of(command)
                 if response_id not in self._ledger.ended:

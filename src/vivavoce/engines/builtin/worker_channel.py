@@ -130,6 +130,10 @@ def open_worker() -> tuple[Channel, bytes]:
     """
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    # A group of its own, so that it is killed with whatever it starts; not a session of its own, since Linux gives
+    # every session an equal share of the processors (autogroup), and niceness counts only within one.
+    with contextlib.suppress(OSError):
+        os.setpgid(0, 0)
     with contextlib.suppress(OSError):
         os.nice(_NICENESS)
     for name in _SINGLE_THREAD:

@@ -272,6 +272,12 @@ class _Process:
         """Kill the worker and whatever it started."""
         with contextlib.suppress(ProcessLookupError, PermissionError):
             os.killpg(self._process.pid, signal.SIGKILL)
+            return
+        # One that is killed very young may have no group of its own yet. Not Popen.kill: it would collect the process
+        # behind the back of asyncio, which then could not tell its exit status.
+        if self._process.returncode is None:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(self._process.pid, signal.SIGKILL)
 
     async def bury(self) -> int:
         """Kill, collect, and close everything; fail the jobs. Returns the exit status."""
@@ -441,7 +447,6 @@ class WorkerPool:
                 stdin=PIPE,
                 stdout=PIPE,
                 stderr=PIPE,
-                start_new_session=True,
             )
         except OSError as error:
             raise _unavailable(self._spec, f"no process: {error.strerror}") from None

@@ -1,0 +1,134 @@
+"""Golden scripts against any server, by hand.
+
+``python -m vivavoce.testing.script FILE... --url URL --api-key KEY``
+
+Nobody can tell a real service what its model is to say, so a script is run up to its first line for an engine
+(``~``) or the clock (``@``), effects (``!``) are passed over, and where the script was cut short, what comes after
+the events of its last step is not looked at. "Nothing more came" means here: not within ``--quiet`` seconds.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Final
+from urllib.parse import urlsplit
+
+import aiohttp
+import typer
+from aiohttp import WSMsgType
+
+from vivavoce.testing import script as s
+from vivavoce.testing.ledger import Ledger, frames
+from vivavoce.testing.matching import Actual, Closed, Judge, ScriptFailure
+
+_PATIENCE_S: Final = 20.0
+"""For an event that is expected."""
+_CLOSING: Final = (WSMsgType.CLOSE, WSMsgType.CLOSING, WSMsgType.CLOSED, WSMsgType.ERROR)
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """A server: a ``ws:``, ``wss:``, ``http:`` or ``https:`` URL with its query, and a key."""
+
+    url: str
+    api_key: str | None
+    quiet_s: float
+
+    @property
+    def headers(self) -> dict[str, str]:
+        if self.api_key is None:
+            return {}
+        if urlsplit(self.url).path.startswith("/openai/"):
+            return {"api-key": self.api_key}
+        return {"Authorization": f"Bearer {self.api_key}", "OpenAI-Beta": "realtime=v1"}
+
+
+def playable(script: s.Script) -> list[s.Step]:
+    """The steps before the first that needs a puppet."""
+    steps = []
+    for step in script.steps:
+        if step.command is not None and not isinstance(step.command, s.ClientCommand):
+            break
+        steps.append(step)
+    return steps
+
+
+async def run_live(script: s.Script, target: Target) -> int:
+    """Returns the number of steps played. Raises ScriptFailure, and aiohttp.ClientError when there is no server."""
+    steps = playable(script)
+    judge, ledger = Judge(script), Ledger()
+    async with (
+        aiohttp.ClientSession() as client,
+        client.ws_connect(target.url, headers=target.headers, max_msg_size=0) as socket,
+    ):
+        if not steps or steps[0].command is not None:
+            steps.insert(0, s.Step(1, "the client connects", None))
+        for step in steps:
+            match step.command:
+                case s.SendBinary(data):
+                    await socket.send_bytes(data)
+                case s.SendText() | s.SendEvent() | s.SendSound() | s.SendBytes():
+                    for frame in frames(step.command, judge.names, ledger.input_format):
+                        await socket.send_str(frame)
+                case _:
+                    pass
+            cut = step is steps[-1] and len(steps) < len(script.steps)
+            wanted = judge.expected(step)
+            actual = await _listen(socket, ledger, len(wanted), 0.0 if cut else target.quiet_s)
+            judge.check(step, actual, open_end=cut)
+    return len(steps)
+
+
+async def _listen(
+    socket: aiohttp.ClientWebSocketResponse, ledger: Ledger, wanted: int, quiet_s: float
+) -> list[Actual]:
+    """``wanted`` events, and whatever comes within ``quiet_s`` seconds after the last."""
+    actual: list[Actual] = []
+    while len(actual) < wanted or quiet_s:
+        try:
+            message = await socket.receive(timeout=_PATIENCE_S if len(actual) < wanted else quiet_s)
+        except TimeoutError:
+            break
+        if message.type in _CLOSING:
+            reason = message.extra if isinstance(message.extra, str) else ""
+            actual.append(Closed(socket.close_code or 1006, reason))
+            break
+        event = json.loads(message.data)
+        ledger.note(event)
+        actual.append(event)
+    return actual
+
+
+def _play(
+    files: Annotated[list[Path], typer.Argument(exists=True, dir_okay=False, help="Scripts (.rts).")],
+    url: Annotated[str, typer.Option(help="ws://host:port/openai/realtime?api-version=...&deployment=...")],
+    api_key: Annotated[
+        str | None, typer.Option(envvar="VIVAVOCE_API_KEY", help="Sent as the path demands.")
+    ] = None,
+    quiet: Annotated[float, typer.Option(help="Seconds of silence that count as 'nothing more'.")] = 0.5,
+) -> None:
+    """Play golden scripts against a server."""
+    failed = 0
+    for path in files:
+        try:
+            script = s.load(path)
+            played = asyncio.run(run_live(script, Target(url, api_key, quiet)))
+        except (ScriptFailure, s.ScriptError, aiohttp.ClientError) as error:
+            failed += 1
+            typer.echo(f"FAILED {path}\n{error}")
+            continue
+        steps = len(playable(script))
+        note = (
+            "" if steps == len(script.steps) else f" (up to line {script.steps[steps].line}, which needs a puppet)"
+        )
+        typer.echo(f"ok     {path}: {script.title}: {played} steps{note}")
+    if failed:
+        raise typer.Exit(1)
+
+
+def main() -> None:
+    """The command line."""
+    typer.run(_play)

@@ -1,0 +1,187 @@
+"""The conversation against a plain list."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
+
+from vivavoce.core.context import Entry
+from vivavoce.core.conversation import ROOT, Conversation, truncated
+from vivavoce.wire import items
+from vivavoce.wire.errors import ClientFault
+
+NAMES = [f"i{n}" for n in range(8)] + [ROOT]
+
+
+def user(name: str) -> Entry:
+    return Entry(items.MessageItem(name, "user", (items.InputTextPart(name),)), text_tokens=5)
+
+
+def spoken(name: str, ms: int = 1000) -> Entry:
+    item = items.MessageItem(name, "assistant", (items.AudioPart("one two"),))
+    return Entry(item, text_tokens=6, audio_tokens=ms // 50, audio_ms=ms)
+
+
+def call(name: str, call_id: str) -> Entry:
+    return Entry(items.FunctionCallItem(name, call_id, "f", "{}"))
+
+
+ENTRIES = st.sampled_from(NAMES).flatmap(
+    lambda name: st.sampled_from([user(name), spoken(name), call(name, "call_1"), call(name, "call_2")])
+)
+
+
+class ConversationModel(RuleBasedStateMachine):
+    @initialize()
+    def start(self) -> None:
+        self.conversation = Conversation("conv_1")
+        self.model: list[Entry] = []
+        self.last_snapshot = self.conversation.snapshot()
+
+    def index(self, name: str | None) -> int | None:
+        return next((i for i, entry in enumerate(self.model) if entry.item.id == name), None)
+
+    def changed(self) -> None:
+        """A snapshot taken earlier is not touched by what follows, and a new one is made."""
+        assert self.conversation.snapshot() is not self.last_snapshot
+
+    @rule(entry=ENTRIES, after=st.none() | st.sampled_from([*NAMES, "nobody"]))
+    def add(self, entry: Entry, after: str | None) -> None:
+        here = self.index(entry.item.id)
+        place = self.index(after)
+        if here is not None:
+            with pytest.raises(ClientFault) as raised:
+                self.conversation.add(entry, after)
+            assert raised.value.code == "item_create_duplicate_item_id"
+        elif after not in (None, ROOT) and place is None:
+            with pytest.raises(ClientFault) as raised:
+                self.conversation.add(entry, after)
+            assert raised.value.code == "item_create_invalid_previous_item_id"
+            with pytest.raises(ClientFault):
+                self.conversation.check_place(after)
+        else:
+            if after is None:
+                at = len(self.model)
+            elif place is not None:
+                at = place + 1
+            else:
+                at = 0
+            previous = self.model[at - 1].item.id if at else None
+            assert self.conversation.add(entry, after) == previous
+            self.model.insert(at, entry)
+            self.changed()
+
+    @rule(name=st.sampled_from([*NAMES, "nobody"]))
+    def delete(self, name: str) -> None:
+        here = self.index(name)
+        if here is None:
+            with pytest.raises(ClientFault) as raised:
+                self.conversation.delete(name)
+            assert raised.value.code == "item_delete_invalid_item_id"
+        else:
+            self.conversation.delete(name)
+            del self.model[here]
+            self.changed()
+
+    @rule(entry=ENTRIES)
+    def replace(self, entry: Entry) -> None:
+        here = self.index(entry.item.id)
+        self.conversation.replace(entry)
+        if here is not None:
+            self.model[here] = entry
+            self.changed()
+
+    @rule(name=st.sampled_from([*NAMES, "nobody"]), index=st.integers(0, 1), ms=st.integers(0, 1200))
+    def truncate(self, name: str, index: int, ms: int) -> None:
+        here = self.index(name)
+        entry = None if here is None else self.model[here]
+        code = None
+        if entry is None:
+            code = "item_truncate_invalid_item_id"
+        elif not entry.audio_ms or index:
+            code = "unsupported_content_type"
+        elif ms > entry.audio_ms:
+            code = "invalid_value"
+        if code is not None:
+            with pytest.raises(ClientFault) as raised:
+                self.conversation.truncate(name, index, ms)
+            assert raised.value.code == code
+        else:
+            assert entry is not None
+            assert here is not None
+            self.conversation.truncate(name, index, ms)
+            item = items.MessageItem(name, "assistant", (items.AudioPart(None),), "completed")
+            self.model[here] = replace(
+                entry, item=item, audio_ms=ms, truncated=True, text_tokens=4, audio_tokens=ms // 50
+            )
+            self.changed()
+
+    @invariant()
+    def agrees(self) -> None:
+        names = [entry.item.id for entry in self.model]
+        assert list(self.conversation) == self.model
+        assert len(self.conversation) == len(self.model)
+        assert self.conversation.last_id == (names[-1] if names else None)
+        for i, name in enumerate(names):
+            assert self.conversation.predecessor(name) == (names[i - 1] if i else None)
+            assert name in self.conversation
+            assert self.conversation.get(name) == self.model[i]
+        assert "nobody" not in self.conversation
+        assert self.conversation.get("nobody") is None
+        calls = {e.item.call_id for e in self.model if isinstance(e.item, items.FunctionCallItem)}
+        for call_id in ("call_1", "call_2"):
+            assert self.conversation.has_call(call_id) == (call_id in calls)
+        assert self.conversation.has_assistant_audio == any(e.audio_ms for e in self.model)
+
+    @invariant()
+    def snapshot(self) -> None:
+        now = self.conversation.snapshot()
+        assert now == tuple(self.model)
+        assert self.conversation.snapshot() is now
+        self.last_snapshot = now
+
+
+TestConversationModel = ConversationModel.TestCase
+TestConversationModel.settings = settings(max_examples=80, stateful_step_count=30)
+
+
+@pytest.mark.parametrize(
+    "entry",
+    [
+        user("a"),
+        call("a", "call_1"),
+        Entry(items.FunctionCallOutputItem("a", "call_1", "x")),
+        Entry(items.MessageItem("a", "assistant", (items.TextPart("x"),))),
+        Entry(items.MessageItem("a", "assistant", (), "in_progress")),
+        spoken("a", 0),
+    ],
+)
+def test_only_assistant_audio_can_be_truncated(entry: Entry) -> None:
+    conversation = Conversation("conv_1")
+    conversation.add(entry)
+    with pytest.raises(ClientFault, match="Only model output audio messages can be truncated"):
+        conversation.truncate("a", 0, 0)
+    assert conversation.get("a") is entry
+
+
+def test_equal_length_is_fine_and_beyond_is_not() -> None:
+    conversation = Conversation("conv_1")
+    conversation.add(spoken("a", 9250))
+    with pytest.raises(ClientFault, match="Audio content of 9250ms is already shorter than 9251ms"):
+        conversation.truncate("a", 0, 9251)
+    conversation.truncate("a", 0, 9250)
+    entry = conversation.get("a")
+    assert entry is not None
+    assert (entry.audio_ms, entry.audio_tokens, entry.truncated) == (9250, 185, True)
+
+
+def test_truncating_keeps_the_status_and_other_parts() -> None:
+    item = items.MessageItem("a", "assistant", (items.TextPart("x"), items.AudioPart("y")), "incomplete")
+    cut = truncated(Entry(item, audio_ms=100), 50)
+    assert cut.item == items.MessageItem(
+        "a", "assistant", (items.TextPart("x"), items.AudioPart(None)), "incomplete"
+    )

@@ -1,0 +1,183 @@
+from __future__ import annotations
+
+from types import MappingProxyType
+
+import msgspec
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from vivavoce.audio.formats import TICKS_PER_MS
+from vivavoce.core import usage
+from vivavoce.core.context import Entry
+from vivavoce.wire import items
+from vivavoce.wire.session_config import FunctionTool
+
+WORDS = st.text("abcdefghijklmnopqrstuvwxyz", min_size=1, max_size=9)
+
+
+@pytest.mark.parametrize(
+    ("ms", "user", "assistant"),
+    [
+        (0, 0, 0),
+        (49, 0, 0),
+        (50, 0, 1),
+        (99, 0, 1),
+        (100, 1, 2),
+        (2796, 27, 55),
+        (2668, 26, 53),
+        (3056, 30, 61),
+        (2800, 28, 56),
+    ],
+)
+def test_audio_tokens(ms: int, user: int, assistant: int) -> None:
+    assert usage.user_audio_tokens(ms * TICKS_PER_MS) == user
+    assert usage.assistant_audio_tokens(ms * TICKS_PER_MS) == assistant
+    last = max(0, ms * TICKS_PER_MS - 1)
+    assert usage.user_audio_tokens(last) == (user - 1 if ms and ms % 100 == 0 else user)
+
+
+@pytest.mark.parametrize(
+    ("text", "tokens"),
+    [
+        ("", 0),
+        ("Please assist the user.", 5),
+        ("hello", 1),
+        (" hello", 1),
+        ("hello world", 2),
+        ("don't", 1),
+        ("internationalization", 3),
+        ("1234567", 3),
+        ("a, b", 3),
+        ("\n\n", 1),
+        ("!!!!", 2),
+        ("日本語", 2),
+        ("привет", 4),
+        ("snake_case", 3),
+        ("²", 1),
+    ],
+)
+def test_text_tokens(text: str, tokens: int) -> None:
+    assert usage.text_tokens(text) == tokens
+
+
+@given(text=st.text())
+def test_nothing_is_free_and_nothing_costs_more_than_its_characters(text: str) -> None:
+    assert (usage.text_tokens(text) == 0) == (text == "")
+    assert usage.text_tokens(text) <= len(text)
+
+
+@given(words=st.lists(WORDS, min_size=1))
+def test_words_add_up(words: list[str]) -> None:
+    assert usage.text_tokens(" ".join(words)) == usage.text_tokens(words[0]) + sum(
+        usage.text_tokens(f" {word}") for word in words[1:]
+    )
+
+
+@given(text=st.text(), word=WORDS)
+def test_more_text_is_more_tokens(text: str, word: str) -> None:
+    assert usage.text_tokens(f"{text}. {word}") > usage.text_tokens(text)
+
+
+@given(left=st.text(), right=st.text())
+def test_cutting_a_text_changes_little(left: str, right: str) -> None:
+    apart = usage.text_tokens(left) + usage.text_tokens(right)
+    assert apart - 2 <= usage.text_tokens(left + right) <= apart + 2
+
+
+@pytest.mark.parametrize(
+    ("item", "tokens"),
+    [
+        (items.MessageItem("i", "user", ()), 4),
+        (items.MessageItem("i", "user", (items.InputTextPart("Please assist the user."),)), 9),
+        (items.MessageItem("i", "user", (items.InputTextPart("hello"), items.InputTextPart("hello"))), 6),
+        (items.MessageItem("i", "user", (items.InputAudioPart("hello"),)), 4),
+        (items.MessageItem("i", "assistant", (items.TextPart("hello"),)), 5),
+        (items.MessageItem("i", "assistant", (items.AudioPart("hello"),)), 5),
+        (items.MessageItem("i", "assistant", (items.AudioPart(None),)), 4),
+        (items.FunctionCallItem("i", "c", "hello", "hello world"), 7),
+        (items.FunctionCallOutputItem("i", "c", "hello"), 5),
+    ],
+)
+def test_item_tokens(item: items.Item, tokens: int) -> None:
+    assert usage.item_text_tokens(item) == tokens
+
+
+def test_prompt_tokens() -> None:
+    parameters = {"type": "object"}
+    schema = usage.text_tokens(msgspec.json.encode(parameters).decode())
+    assert usage.prompt_tokens("", ()) == 0
+    assert usage.prompt_tokens("hello", ()) == 1
+    assert usage.prompt_tokens("hello", (FunctionTool("f"),)) == 6
+    assert usage.prompt_tokens("hello", (FunctionTool("f", "hello world", parameters),)) == 8 + schema
+
+
+# ------------------------------------------------------------------------------------------------ the cache
+
+
+def entry(name: str, text: int, audio: int = 0) -> Entry:
+    return Entry(
+        items.MessageItem(name, "user", (items.InputTextPart(name),)),
+        clips=MappingProxyType({}),
+        text_tokens=text,
+        audio_tokens=audio,
+    )
+
+
+def test_first_response_has_nothing_cached() -> None:
+    assert usage.PromptCache().look_up("hello", (), (entry("a", 1000),)) == (0, 0)
+
+
+def test_shared_prefix_is_cached_in_blocks() -> None:
+    cache = usage.PromptCache()
+    first = (entry("a", 100, 30), entry("b", 10))
+    cache.look_up("hello", (), first)
+    assert cache.look_up("hello", (), (*first, entry("c", 500))) == (111, 17)  # 141 -> 128
+    assert cache.look_up("hello", (), first[:1]) == (101, 27)  # 131 -> 128
+
+
+@pytest.mark.parametrize(
+    ("instructions", "tools", "context"),
+    [
+        ("other", (), (entry("a", 100), entry("b", 100))),
+        ("hello", (FunctionTool("f"),), (entry("a", 100), entry("b", 100))),
+        ("hello", (), (entry("b", 100), entry("a", 100))),
+    ],
+)
+def test_another_beginning_is_not_cached(
+    instructions: str, tools: tuple[FunctionTool, ...], context: tuple[Entry, ...]
+) -> None:
+    cache = usage.PromptCache()
+    cache.look_up("hello", (), (entry("a", 100), entry("b", 100)))
+    assert cache.look_up(instructions, tools, context) == (0, 0)
+
+
+def test_a_changed_item_ends_the_prefix() -> None:
+    cache = usage.PromptCache()
+    cache.look_up("", (), (entry("a", 64), entry("b", 64)))
+    changed = Entry(items.MessageItem("b", "user", ()), text_tokens=64)
+    assert cache.look_up("", (), (entry("a", 64), changed)) == (64, 0)
+
+
+@given(
+    contexts=st.lists(
+        st.lists(st.tuples(st.sampled_from("abcd"), st.integers(0, 90), st.integers(0, 90)), max_size=5), max_size=6
+    )
+)
+def test_cached_is_a_part_of_the_input_in_multiples_of_64(contexts: list[list[tuple[str, int, int]]]) -> None:
+    cache = usage.PromptCache()
+    before: list[tuple[str, int, int]] | None = None
+    for given_context in contexts:
+        context = tuple(entry(*one) for one in given_context)
+        text, audio = cache.look_up("one two", (), context)
+        assert text >= 0
+        assert audio >= 0
+        assert (text + audio) % 64 == 0
+        assert text <= 2 + sum(e.text_tokens for e in context)
+        assert audio <= sum(e.audio_tokens for e in context)
+        if before is None:
+            assert (text, audio) == (0, 0)
+        elif before == given_context:
+            whole = 2 + sum(e.text_tokens + e.audio_tokens for e in context)
+            assert text + audio == whole // 64 * 64
+        before = given_context

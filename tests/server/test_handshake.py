@@ -1,0 +1,231 @@
+"""Who gets a session, over real sockets (protocol sections 1.1 - 1.4)."""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import AsyncIterator
+from typing import Any
+
+import pytest
+import pytest_asyncio
+from aiohttp import ClientSession, WSMsgType, WSServerHandshakeError
+from server_fakes import AZURE, BETA, KEY, NAME, OPENAI, Fakes, Wire, config, no_sessions, serving, session
+
+from vivavoce.engines.registry import Registry
+from vivavoce.server.app import Server
+
+pytestmark = pytest.mark.asyncio(loop_scope="module")
+
+BAD_KEY = "not-the-key-of-the-tests"
+BROWSER = ("realtime", f"openai-insecure-api-key.{KEY}", "openai-beta.realtime-v1")
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def server() -> AsyncIterator[Server]:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Registry, "installed", Fakes)
+        async with serving(config()) as server:
+            yield server
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def client(server: Server) -> AsyncIterator[ClientSession]:
+    async with ClientSession(f"http://127.0.0.1:{server.port}") as client:
+        yield client
+
+
+async def refusal(client: ClientSession, path: str, headers: dict[str, str]) -> tuple[int, dict[str, Any]]:
+    """Status and body of the answer to an upgrade request that is refused before the upgrade."""
+    upgrade = {
+        "Connection": "Upgrade",
+        "Upgrade": "websocket",
+        "Sec-WebSocket-Version": "13",
+        "Sec-WebSocket-Key": "dGhlIHNhbXBsZSBub25jZQ==",
+    }
+    async with client.get(path, headers={**upgrade, **headers}) as answer:
+        assert answer.content_type == "application/json"
+        body = await answer.json()
+    assert set(body) == {"error"}
+    assert set(body["error"]) == {"code", "message"}
+    return answer.status, body["error"]
+
+
+CUSTOM = {f"my-header-{i}": "x" for i in range(11)}
+REFUSED: list[tuple[str, dict[str, str], int, str, str]] = [
+    (AZURE, {}, 401, "401", "Access denied due to invalid subscription key"),
+    (AZURE, {"api-key": "wrong"}, 401, "401", "Access denied due to invalid subscription key"),
+    (f"{AZURE}&api-key=wrong", {}, 401, "401", "Access denied"),
+    (AZURE.replace(NAME, "other"), {"api-key": KEY}, 404, "DeploymentNotFound", "The API deployment for this"),
+    (AZURE.replace(NAME, "other"), {"api-key": "wrong"}, 401, "401", "Access denied"),
+    (AZURE.replace("2024-10-01", "2023-01-01"), {"api-key": KEY}, 404, "404", "Resource not found"),
+    (f"/openai/realtime?deployment={NAME}", {"api-key": KEY}, 404, "404", "Resource not found"),
+    ("/openai/elsewhere", {"api-key": KEY}, 404, "404", "Resource not found"),
+    ("/", {}, 404, "404", "Resource not found"),
+    (f"{AZURE}&intent=transcription", {"api-key": KEY}, 400, "OpperationNotSupported", "Transcription sessions"),
+    (AZURE, {"api-key": KEY, **CUSTOM}, 431, "431", "Request header fields too large"),
+]
+
+
+@pytest.mark.parametrize(("path", "headers", "status", "code", "message"), REFUSED)
+async def test_refused_before_the_upgrade(
+    client: ClientSession, path: str, headers: dict[str, str], status: int, code: str, message: str
+) -> None:
+    answered, error = await refusal(client, path, headers)
+    assert (answered, error["code"]) == (status, code)
+    assert error["message"].startswith(message)
+
+
+@pytest.mark.parametrize("path", [AZURE, OPENAI, "/openai/v1/realtime?model=x"])
+async def test_a_plain_request_is_told_to_upgrade(client: ClientSession, path: str) -> None:
+    async with client.get(path, headers={"api-key": KEY}) as answer:
+        assert (answer.status, answer.headers["Upgrade"]) == (426, "websocket")
+        assert (await answer.json())["error"]["code"] == "UpgradeRequired"
+
+
+async def test_ten_custom_headers_pass(client: ClientSession) -> None:
+    headers = {"api-key": KEY, **dict(list(CUSTOM.items())[:10])}
+    async with client.ws_connect(AZURE, headers=headers) as socket:
+        assert (await Wire(socket).next())["type"] == "session.created"
+
+
+TOLD: list[tuple[str, dict[str, str], int, str | None, str]] = [
+    (OPENAI, BETA, 3000, None, "Missing bearer or basic authentication in header"),
+    (
+        OPENAI,
+        {**BETA, "Authorization": "Bearer a-wrong-key"},
+        3000,
+        "invalid_api_key",
+        "Incorrect API key provided: ",
+    ),
+    ("/v1/realtime", {**BETA, "Authorization": f"Bearer {KEY}"}, 4000, "missing_model", "You must provide a model"),
+    (
+        "/v1/realtime?model=whisper-1",
+        {**BETA, "Authorization": f"Bearer {KEY}"},
+        4000,
+        "invalid_model",
+        'Model "whisper-1" is not supported in realtime mode.',
+    ),
+    (
+        OPENAI,
+        {"Authorization": f"Bearer {KEY}"},
+        4000,
+        "unsupported_api_shape",
+        "This server does not speak",
+    ),
+    ("/openai/v1/realtime?model=x", {"api-key": KEY}, 4000, "unsupported_api_shape", "This server does not speak"),
+]
+
+
+@pytest.mark.parametrize(("path", "headers", "code", "error_code", "message"), TOLD)
+async def test_told_after_the_upgrade(
+    client: ClientSession, path: str, headers: dict[str, str], code: int, error_code: str | None, message: str
+) -> None:
+    async with client.ws_connect(path, headers=headers) as socket:
+        event = await Wire(socket).next()
+        assert set(event) == {"type", "event_id", "error"}
+        assert event["type"] == "error"
+        assert len(event["event_id"]) == len("event_") + 21
+        error = event["error"]
+        assert error["message"].startswith(message)
+        assert {**error, "message": ""} == {
+            "type": "invalid_request_error",
+            "code": error_code,
+            "message": "",
+            "param": None,
+            "event_id": None,
+        }
+        close = await socket.receive()
+        assert (close.type, close.data) == (WSMsgType.CLOSE, code)
+        assert close.extra == "invalid_request_error" + (f".{error_code}" if error_code else "")
+
+
+WAYS_IN: list[tuple[str, dict[str, str], tuple[str, ...]]] = [
+    (AZURE, {"api-key": KEY}, ()),
+    (f"{AZURE}&api-key={KEY}", {}, ()),
+    (AZURE, {"Authorization": f"Bearer {KEY}"}, ()),
+    (f"{AZURE}&Authorization=Bearer+{KEY}", {}, ()),
+    (f"/openai/realtime/?deployment={NAME}&x=y&api-version=2025-04-01-preview", {"api-key": KEY}, ()),
+    (OPENAI, {**BETA, "Authorization": f"Bearer {KEY}"}, ()),
+    (OPENAI, {}, BROWSER),
+    (AZURE, {"api-key": KEY}, ("realtime",)),
+    (AZURE, {"api-key": KEY}, ("something-else",)),
+]
+
+
+@pytest.mark.parametrize(("path", "headers", "protocols"), WAYS_IN)
+async def test_ways_in(
+    client: ClientSession,
+    path: str,
+    headers: dict[str, str],
+    protocols: tuple[str, ...],
+    caplog: pytest.LogCaptureFixture,
+    capfd: pytest.CaptureFixture[str],
+    server: Server,
+) -> None:
+    with caplog.at_level(logging.DEBUG):
+        async with client.ws_connect(path, headers=headers, protocols=protocols) as socket:
+            assert socket.protocol == ("realtime" if "realtime" in protocols else None)
+            assert (await Wire(socket).next())["session"]["model"] == f"{NAME}-2024-12-17"
+            assert socket._response.headers["x-request-id"]
+        await no_sessions(server)
+    assert "session sess_" in caplog.text
+    assert KEY not in caplog.text
+    assert KEY not in "".join(capfd.readouterr())
+
+
+@pytest.mark.parametrize(
+    "protocols", [("realtime", "openai-insecure-api-key.a-bad-key"), ("openai-beta.realtime-v1",)]
+)
+async def test_a_browser_that_is_refused_still_gets_its_subprotocol(
+    client: ClientSession, protocols: tuple[str, ...], caplog: pytest.LogCaptureFixture
+) -> None:
+    with caplog.at_level(logging.DEBUG):
+        async with client.ws_connect(OPENAI, protocols=protocols) as socket:
+            assert socket.protocol == ("realtime" if "realtime" in protocols else None)
+            assert (await Wire(socket).next())["type"] == "error"
+    assert BAD_KEY not in caplog.text
+
+
+async def test_the_id_of_the_request_comes_back(client: ClientSession) -> None:
+    async with client.ws_connect(AZURE, headers={"api-key": KEY, "x-ms-client-request-id": "mine-1"}) as socket:
+        assert socket._response.headers["x-ms-client-request-id"] == "mine-1"
+
+
+async def test_a_broken_upgrade_is_no_session(client: ClientSession, server: Server) -> None:
+    headers = {"api-key": KEY, "Upgrade": "websocket", "Connection": "Upgrade", "Sec-WebSocket-Version": "13"}
+    async with client.get(AZURE, headers=headers) as answer:
+        assert answer.status == 400
+    await no_sessions(server)
+
+
+async def test_health(client: ClientSession, server: Server) -> None:
+    async with client.get("/healthz") as answer:
+        assert (answer.status, await answer.json()) == (200, {"status": "ok"})
+    async with client.get("/readyz") as answer:
+        assert (answer.status, await answer.json()) == (200, {"status": "ready", "sessions": 0})
+    async with session(server), client.get("/readyz") as answer:
+        assert await answer.json() == {"status": "ready", "sessions": 1}
+    await no_sessions(server)
+    async with client.get("/elsewhere") as answer:
+        assert answer.status == 404
+        assert json.loads(await answer.text()) == {"error": {"code": "404", "message": "Resource not found"}}
+
+
+async def test_no_more_than_max_sessions(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Registry, "installed", Fakes)
+    async with serving(config(max_sessions=1)) as server:
+        async with session(server), ClientSession(f"http://127.0.0.1:{server.port}") as client:
+            with pytest.raises(WSServerHandshakeError) as refused:
+                await client.ws_connect(AZURE, headers={"api-key": KEY})
+            assert refused.value.status == 429
+            assert refused.value.headers is not None
+            assert (refused.value.headers["retry-after"], refused.value.headers["retry-after-ms"]) == ("1", "1000")
+            # Who has no key does not learn that the server is busy.
+            assert (await refusal(client, AZURE, {}))[0] == 401
+            async with client.ws_connect(OPENAI, headers={**BETA, "Authorization": f"Bearer {KEY}"}) as socket:
+                assert (await Wire(socket).next())["error"]["code"] == "server_busy"
+                assert (await socket.receive()).data == 1013
+        await no_sessions(server)
+        async with session(server) as wire:
+            await wire.silence()
