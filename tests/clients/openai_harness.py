@@ -29,6 +29,8 @@ KEY: Final = "a-key-for-tests"
 MODEL: Final = "gpt-4o-realtime-preview"
 EARLY: Final = "first-edition"
 """The deployment that claims to be the model of October 2024."""
+LATE: Final = "last-edition"
+"""The deployment that behaves as the preview of April 2025."""
 STINGY: Final = "one-a-minute"
 """The deployment whose quota ends with its first response."""
 PATIENCE_S: Final = 60.0
@@ -83,6 +85,11 @@ version = "2024-10-01"
 language_model = "script"
 
 [[deployment]]
+name = "{LATE}"
+profile = "azure-2025-04"
+language_model = "script"
+
+[[deployment]]
 name = "{STINGY}"
 requests_per_minute = 1
 language_model = "script"
@@ -104,6 +111,8 @@ _UNKNOWN_TO_THE_CLIENT: Final = {
     # It knows the session as what a client may write.
     "session.object",
     "session.expires_at",
+    "session.client_secret",
+    "session.include",
     "response.usage.input_token_details.cached_tokens_details",
     "response.status_details.error.message",
 }

@@ -13,6 +13,7 @@ from openai_harness import (
     EARLY,
     ECHO,
     KEY,
+    LATE,
     MODEL,
     OPENED,
     QUESTION,
@@ -68,6 +69,20 @@ async def test_connect_to_the_first_edition(connect: Connect) -> None:
         session = talk.events[0].session
         assert session.model == "gpt-4o-realtime-preview-2024-10-01"
         assert "create_response" not in session.turn_detection.to_dict()
+
+
+async def test_the_last_edition_of_the_preview(connect: Connect) -> None:
+    async with connect(LATE) as talk:
+        session = talk.events[0].session
+        assert session.turn_detection.interrupt_response is True
+        assert (session.speed, session.tracing, session.input_audio_noise_reduction) == (1.0, None, None)
+        await talk.client.session.update(session={"speed": 1.5, "tracing": "auto"})
+        assert (await talk.one("session.updated")).session.speed == 1.5
+        await talk.say("One, two.")
+        await talk.client.response.create()
+        events = await talk.until("response.done")
+        assert folded(events) == AUDIO_RESPONSE
+        check_response(of_response(events, events[0].response.id))
 
 
 async def test_a_wrong_key_is_told(server: Server) -> None:

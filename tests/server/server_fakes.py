@@ -25,7 +25,7 @@ NAME: Final = "gpt-4o-realtime-preview"
 AZURE: Final = f"/openai/realtime?api-version=2024-10-01-preview&deployment={NAME}"
 OPENAI: Final = f"/v1/realtime?model={NAME}"
 BETA: Final = {"OpenAI-Beta": "realtime=v1"}
-PATIENCE_S: Final = 5.0
+PATIENCE_S: Final = 30.0
 """When a test hangs, not when it is slow."""
 RATE: Final = 24_000
 

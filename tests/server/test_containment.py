@@ -10,11 +10,13 @@ from typing import Any
 
 import pytest
 import pytest_asyncio
-from server_fakes import Fakes, Wire, config, loud, no_sessions, only, quiet, serving, session
+from aiohttp import ClientSession
+from server_fakes import AZURE, KEY, Fakes, Wire, config, loud, no_sessions, only, quiet, serving, session
 
 from vivavoce.core.session import Session
 from vivavoce.engines import base
 from vivavoce.engines.registry import Registry
+from vivavoce.runtime.vad_pool import VadPool
 from vivavoce.server.app import Server
 from vivavoce.wire import client_events as ce
 from vivavoce.wire.dialects.preview_in import PreviewDecoder
@@ -172,4 +174,15 @@ async def test_a_bug_in_the_encoder(server: Server, monkeypatch: pytest.MonkeyPa
         monkeypatch.setattr(PreviewEncoder, "_session", broken)
         await wire.send("session.update", session={})
         await check_fallen(wire, server)
+    await no_sessions(server)
+
+
+async def test_a_session_that_cannot_begin(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(self: VadPool, *_: Any) -> Any:
+        raise RuntimeError(SECRET)
+
+    monkeypatch.setattr(VadPool, "open", broken)
+    url = f"http://127.0.0.1:{server.port}{AZURE}"
+    async with ClientSession() as client, client.ws_connect(url, headers={"api-key": KEY}) as socket:
+        assert await Wire(socket).closed() == 1011
     await no_sessions(server)

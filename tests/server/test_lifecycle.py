@@ -7,6 +7,7 @@ import base64
 from collections.abc import AsyncIterator
 from typing import Any
 
+import msgspec
 import pytest
 import pytest_asyncio
 from aiohttp import ClientSession, WSMsgType, WSServerHandshakeError
@@ -14,6 +15,7 @@ from server_fakes import (
     AZURE,
     BETA,
     KEY,
+    NAME,
     OPENAI,
     Fakes,
     Wire,
@@ -95,6 +97,21 @@ async def test_a_client_that_hangs_up_leaves_nothing(
     assert (fakes.model.running, fakes.synthesizer.running, fakes.transcriber.running) == (0, 0, 0)
 
 
+async def test_who_hangs_up_gives_back_the_quota_that_was_set_aside(fakes: Fakes) -> None:
+    settings = config()
+    deployment = msgspec.structs.replace(settings.deployments[0], capacity=10)
+    async with serving(msgspec.structs.replace(settings, deployments=(deployment,))) as server:
+        async with session(server) as wire:
+            fakes.model.reply = endless
+            await wire.send("response.create")
+            limits = (await wire.until("rate_limits.updated"))[-1]["rate_limits"]
+            assert next(limit["remaining"] for limit in limits if limit["name"] == "tokens") < 10_000 - 4096
+            wire.vanish()
+            await no_sessions(server)
+        quota = server.endpoint._deployments[NAME].quota
+        assert next(limit.remaining for limit in quota.status() if limit.name == "tokens") > 10_000 - 500
+
+
 async def test_a_session_expires(fakes: Fakes) -> None:
     async with serving(config(session_seconds=1)) as server, session(server) as wire:
         await respond(wire, fakes)
@@ -141,8 +158,8 @@ async def test_leaving_the_server_ends_its_sessions(fakes: Fakes) -> None:
 
 
 async def test_pings_are_sent_and_answered_ones_keep_the_session(fakes: Fakes) -> None:
-    async with serving(config(ping_interval_s=0.05)) as server, session(server, autoping=False) as wire:
-        for _ in range(4):
+    async with serving(config(ping_interval_s=0.2)) as server, session(server, autoping=False) as wire:
+        for _ in range(2):
             ping = await wire.socket.receive()
             assert (ping.type, len(ping.data)) == (WSMsgType.PING, 4)
             await wire.socket.pong(ping.data)
@@ -154,7 +171,7 @@ async def test_pings_are_sent_and_answered_ones_keep_the_session(fakes: Fakes) -
 
 async def test_a_peer_that_answers_no_ping_is_dropped(fakes: Fakes) -> None:
     tasks = asyncio.all_tasks()
-    async with serving(config(ping_interval_s=0.05)) as server, session(server, autoping=False) as wire:
+    async with serving(config(ping_interval_s=0.2)) as server, session(server, autoping=False) as wire:
         await respond(wire, fakes)
         message = await wire.socket.receive()
         assert message.type is WSMsgType.PING

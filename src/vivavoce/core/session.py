@@ -287,6 +287,11 @@ class Session:
 
     def _turn_ended(self, ended: turns.Ended, vad: sc.ServerVad) -> None:
         self._journal.emit(se.SpeechStopped(ended.end_tick // TICKS_PER_MS, ended.item_id))
+        if ended.end_tick <= ended.from_tick:
+            # Committed by hand, silence and all, before the VAD saw the end of it: no audio is left for an item.
+            self._recognitions.pop(ended.item_id, None)
+            self._journal.ask(c.DropUtterance(ended.item_id))
+            return
         self._feed_utterance(ended.item_id, ended.end_tick)
         clip = self._audio.cut(ended.from_tick, ended.end_tick)
         self._audio.committed(ended.end_tick)
@@ -332,7 +337,7 @@ class Session:
         self._journal.ask(c.OpenUtterance(item_id, self.config.input_audio_transcription))
 
     def _listen_anew(self) -> None:
-        """What is wanted of the words has changed in mid-speech: the recogniser gets the turn from its beginning."""
+        """Other words are wanted: in mid-speech the recogniser gets the turn again, from its beginning."""
         if isinstance(self._turn, turns.Speaking | turns.Hesitating):
             self._journal.ask(c.DropUtterance(self._turn.item_id))
             self._open_utterance(self._turn.item_id, self._turn.from_tick)

@@ -40,16 +40,22 @@ class ClauseSplitter:
 
     def _end(self) -> int | None:
         enough = LATER_CHARS if self._made else FIRST_CHARS
-        sentence = _SENTENCE_END.search(self._text)
-        if sentence is not None and self._text[: sentence.end()].strip():
-            first_clause = self._clause_end(enough)
-            return first_clause if first_clause and first_clause < sentence.end() else sentence.end()
+        sentence = self._sentence_end()
+        if sentence is not None:
+            clause = self._clause_end(enough)
+            return clause if clause is not None and clause < sentence else sentence
         clause = self._clause_end(enough)
         if clause is not None:
             return clause
         if len(self._text) > MAX_CHARS:
             space = self._text.rfind(" ", 0, MAX_CHARS)
             return space if space > 0 else MAX_CHARS
+        return None
+
+    def _sentence_end(self) -> int | None:
+        for mark in _SENTENCE_END.finditer(self._text):
+            if self._text[: mark.end()].strip():
+                return mark.end()
         return None
 
     def _clause_end(self, enough: int) -> int | None:

@@ -94,7 +94,13 @@ class Driver:
     # ------------------------------------------------------------------------------------------------ input
 
     def receive_text(self, frame: str | bytes) -> None:
-        self.post(self._codec.decode(frame))
+        try:
+            event = self._codec.decode(frame)
+        except Exception:
+            log.exception("session %s: a bug, the session is closed", self._session.id)
+            self._fall()
+        else:
+            self.post(event)
 
     def receive_binary(self) -> None:
         self.post(self._codec.decode_binary())

@@ -5,24 +5,37 @@ Laws
 1. Frames leave in the order in which they were sent; a close goes last, and what is sent after it is dropped.
 2. ``send`` never waits. Whoever makes output in bulk asks :attr:`SocketOutbox.full` or awaits
    :meth:`SocketOutbox.drained` before it makes more, so that what waits here stays near :data:`ROOM_BYTES`.
+3. A client that takes nothing for ``stall_s`` is cut off: it would hold its session, and the engines at work for
+   it, for ever, since no ping is answered by who does not read.
 """
 
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections import deque
+from collections.abc import Callable
 from typing import Final
 
 from aiohttp import WSMsgType, web
 
+log = logging.getLogger(__name__)
+
 ROOM_BYTES: Final = 256 * 1024
 """Frames that may wait for the socket before producers do; about 4 s of speech."""
+CLOSE_S: Final = 4.0
+"""Seconds that the exchange of close frames may take."""
 
 
 class SocketOutbox:
-    """Implements ``runtime.engines.Outbox`` over an aiohttp WebSocket; :meth:`run` is its only writer."""
+    """Implements ``runtime.engines.Outbox`` over an aiohttp WebSocket; :meth:`run` is its only writer.
 
-    def __init__(self) -> None:
+    ``stall_s``: seconds that one frame may wait for the client; ``abort`` ends the connection at once.
+    """
+
+    def __init__(self, *, stall_s: float, abort: Callable[[], None]) -> None:
+        self.abort = abort
+        self._stall_s = stall_s
         self._frames: deque[bytes] = deque()
         self._bytes = 0
         self._news = asyncio.Event()
@@ -58,19 +71,24 @@ class SocketOutbox:
             while True:
                 while self._frames:
                     frame = self._frames.popleft()
-                    await socket.send_frame(frame, WSMsgType.TEXT)
+                    async with asyncio.timeout(self._stall_s):
+                        await socket.send_frame(frame, WSMsgType.TEXT)
                     self._bytes -= len(frame)
                     if self._bytes <= ROOM_BYTES:
                         self._room.set()
                 if self._closing is not None:
                     code, reason = self._closing
-                    await socket.close(code=code, message=reason.encode()[:123])
+                    async with asyncio.timeout(CLOSE_S):
+                        await socket.close(code=code, message=reason.encode()[:123])
                     return
                 self._news.clear()
                 await self._news.wait()
         except ConnectionError:
             # The client has gone; the reader learns it too and ends the session.
             return
+        except TimeoutError:
+            log.info("a client that does not read is cut off")
+            self.abort()
         finally:
             self._frames.clear()
             self._bytes = 0

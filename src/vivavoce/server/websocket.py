@@ -6,6 +6,7 @@ import asyncio
 import logging
 import secrets
 import time
+from collections.abc import Callable
 from typing import Final
 
 import msgspec
@@ -15,9 +16,9 @@ from vivavoce.core.session import CLOSE_GOING_AWAY, Identity, Session
 from vivavoce.gateway.admission import Admission, AdmissionPolicy, UpgradeRequest, admit, chosen_subprotocol
 from vivavoce.gateway.deployments import Deployments
 from vivavoce.gateway.quota import Denied, Quota, Reservation
-from vivavoce.runtime.driver import Driver
+from vivavoce.runtime.driver import CLOSE_BUG, Driver
 from vivavoce.runtime.engines import Denial, Engines
-from vivavoce.server.outbox import SocketOutbox
+from vivavoce.server.outbox import CLOSE_S, SocketOutbox
 from vivavoce.wire import errors
 from vivavoce.wire import server_events as se
 from vivavoce.wire.codec import MAX_FRAME_BYTES, Codec, preview_codec
@@ -98,6 +99,8 @@ class RealtimeEndpoint:
                 await self._empty.wait()
         except TimeoutError:
             log.warning("%d sessions did not end in time and are cut off", len(self._open))
+            for outbox in self._open:
+                outbox.abort()
 
     def _busy(self, path: str) -> errors.Refused:
         if path.startswith("/openai/"):
@@ -107,7 +110,7 @@ class RealtimeEndpoint:
     # -------------------------------------------------------------------------------------------- a session
 
     async def _serve(self, request: web.Request, admission: Admission) -> web.StreamResponse:
-        outbox = SocketOutbox()
+        outbox = SocketOutbox(stall_s=self._ping_interval_s, abort=lambda: _abort(request))
         self._open.add(outbox)
         self._empty.clear()
         socket = _socket(admission.subprotocol)
@@ -116,7 +119,12 @@ class RealtimeEndpoint:
             socket.headers["x-ms-client-request-id"] = admission.client_request_id
         try:
             await socket.prepare(request)
-            await self._converse(socket, outbox, admission)
+            try:
+                await self._converse(socket, outbox, admission)
+            except Exception:
+                log.exception("a bug, a session is closed")
+                async with asyncio.timeout(CLOSE_S):
+                    await socket.close(code=CLOSE_BUG, message=b"internal error")
         finally:
             self._open.discard(outbox)
             if not self._open:
@@ -146,7 +154,7 @@ class RealtimeEndpoint:
             async with asyncio.TaskGroup() as group:
                 writer = group.create_task(outbox.run(socket), name=f"write {session.id}")
                 async with driver.running():
-                    await self._read(socket, driver)
+                    await self._read(socket, driver, outbox.abort)
                 outbox.close(CLOSE_GOING_AWAY, "")
                 await asyncio.wait([writer], timeout=_CLOSE_TIMEOUT_S)
                 writer.cancel()
@@ -162,9 +170,9 @@ class RealtimeEndpoint:
             self._codecs[key] = preview_codec(profile, conversation_created=conversation_created)
         return self._codecs[key]
 
-    async def _read(self, socket: web.WebSocketResponse, driver: Driver) -> None:
+    async def _read(self, socket: web.WebSocketResponse, driver: Driver, abort: Callable[[], None]) -> None:
         """Frames in, until the connection ends. A client that outruns the session meets TCP back-pressure."""
-        keepalive = KeepAlive(socket, self._ping_interval_s)
+        keepalive = KeepAlive(socket, self._ping_interval_s, abort)
         try:
             while True:
                 message: WSMessage = await socket.receive()
@@ -192,8 +200,9 @@ class RealtimeEndpoint:
 class KeepAlive:
     """Pings with a 4-byte payload; a peer that answers none within another interval is dropped (section 1.4)."""
 
-    def __init__(self, socket: web.WebSocketResponse, interval_s: float) -> None:
+    def __init__(self, socket: web.WebSocketResponse, interval_s: float, abort: Callable[[], None]) -> None:
         self._socket = socket
+        self._abort = abort
         self._interval_s = interval_s
         self._loop = asyncio.get_running_loop()
         self._waiting = False
@@ -231,7 +240,11 @@ class KeepAlive:
             return
 
     async def _drop(self) -> None:
-        await self._socket.close(code=CLOSE_KEEPALIVE, message=b"keepalive ping timeout")
+        try:
+            async with asyncio.timeout(CLOSE_S):
+                await self._socket.close(code=CLOSE_KEEPALIVE, message=b"keepalive ping timeout")
+        except TimeoutError:
+            self._abort()
 
 
 # -------------------------------------------------------------------------------------------- the handshake
@@ -245,6 +258,11 @@ def _socket(subprotocol: str | None) -> web.WebSocketResponse:
         compress=False,
         max_msg_size=MAX_FRAME_BYTES,
     )
+
+
+def _abort(request: web.Request) -> None:
+    if request.transport is not None:
+        request.transport.abort()
 
 
 def _upgrade_request(request: web.Request) -> UpgradeRequest:

@@ -2,9 +2,10 @@
 
 ``python -m vivavoce.testing.script FILE... --url URL --api-key KEY``
 
-Nobody can tell a real service what its model is to say, so a script is run up to its first line for an engine
-(``~``) or the clock (``@``), effects (``!``) are passed over, and where the script was cut short, what comes after
-the events of its last step is not looked at. "Nothing more came" means here: not within ``--quiet`` seconds.
+Nobody can tell a real service what it hears and what its model says. So a script is played up to the line that
+creates a response, and no further than to the first line for an engine (``~``), for the clock (``@``) or that
+expects speech to be detected; effects (``!``) are passed over. Where a script is cut short, what comes after the
+events of the last step is not looked at. "Nothing more came" means here: not within ``--quiet`` seconds.
 """
 
 from __future__ import annotations
@@ -46,19 +47,24 @@ class Target:
         return {"Authorization": f"Bearer {self.api_key}", "OpenAI-Beta": "realtime=v1"}
 
 
-def playable(script: s.Script) -> list[s.Step]:
-    """The steps before the first that needs a puppet."""
-    steps = []
+def playable(script: s.Script) -> tuple[list[s.Step], bool]:
+    """The steps that a real service can play, and whether that is all of them, to the last event."""
+    steps: list[s.Step] = []
     for step in script.steps:
+        kinds = {wanted.type for wanted in step.expected if isinstance(wanted, s.ExpectEvent)}
         if step.command is not None and not isinstance(step.command, s.ClientCommand):
-            break
+            return steps, False
+        if "input_audio_buffer.speech_started" in kinds:
+            return steps, False
         steps.append(step)
-    return steps
+        if "response.created" in kinds:
+            return steps, False
+    return steps, True
 
 
 async def run_live(script: s.Script, target: Target) -> int:
     """Returns the number of steps played. Raises ScriptFailure, and aiohttp.ClientError when there is no server."""
-    steps = playable(script)
+    steps, whole = playable(script)
     judge, ledger = Judge(script), Ledger()
     async with (
         aiohttp.ClientSession() as client,
@@ -75,7 +81,7 @@ async def run_live(script: s.Script, target: Target) -> int:
                         await socket.send_str(frame)
                 case _:
                     pass
-            cut = step is steps[-1] and len(steps) < len(script.steps)
+            cut = step is steps[-1] and not whole
             wanted = judge.expected(step)
             actual = await _listen(socket, ledger, len(wanted), 0.0 if cut else target.quiet_s)
             judge.check(step, actual, open_end=cut)
@@ -120,11 +126,8 @@ def _play(
             failed += 1
             typer.echo(f"FAILED {path}\n{error}")
             continue
-        steps = len(playable(script))
-        note = (
-            "" if steps == len(script.steps) else f" (up to line {script.steps[steps].line}, which needs a puppet)"
-        )
-        typer.echo(f"ok     {path}: {script.title}: {played} steps{note}")
+        note = "whole" if playable(script)[1] else "cut short"
+        typer.echo(f"ok     {path}: {script.title}: {played} steps, {note}")
     if failed:
         raise typer.Exit(1)
 

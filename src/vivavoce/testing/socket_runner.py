@@ -2,7 +2,7 @@
 
 Client and server share one loop of virtual time, and the script's clock is the loop's. After each command the
 runner waits until the engines have said all there is to say, and then sends an event of a type that does not exist:
-the server answers in order, so whatever stands before the error that names this event is all that the command caused.
+the server answers in order, so what stands before the error that names this event is all that the command caused.
 """
 
 from __future__ import annotations

@@ -273,8 +273,8 @@ class _Process:
         with contextlib.suppress(ProcessLookupError, PermissionError):
             os.killpg(self._process.pid, signal.SIGKILL)
             return
-        # One that is killed very young may have no group of its own yet. Not Popen.kill: it would collect the process
-        # behind the back of asyncio, which then could not tell its exit status.
+        # One that is killed very young may have no group of its own yet. Not Popen.kill: it would collect the
+        # process behind the back of asyncio, which then could not tell its exit status.
         if self._process.returncode is None:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(self._process.pid, signal.SIGKILL)
