@@ -1,37 +1,46 @@
-# The two commands of the README: `make demo` and `make test`. Both make .venv from the lock where it is missing.
+# The two commands of the README: `make demo` and `make test`. Both make .venv from the locks where it is missing;
+# the demo installs what runs, the tests what checks too.
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
-STAMP := $(VENV)/.installed
+PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
+RUN := $(VENV)/.installed-run
+DEV := $(VENV)/.installed-dev
 
 .PHONY: demo test check lint type lock clean
 
-demo: $(STAMP)
+demo: $(RUN)
 	$(BIN)/vivavoce demo $(ARGS)
 
-test: $(STAMP)
+test: $(DEV)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/pytest $(ARGS)
 
-lint: $(STAMP)
+lint: $(DEV)
 	$(BIN)/ruff check . && $(BIN)/ruff format --check .
 
-type: $(STAMP)
+type: $(DEV)
 	$(BIN)/mypy
 
-$(STAMP): requirements/dev.lock pyproject.toml
+$(RUN): requirements/run.lock pyproject.toml
 	$(PYTHON) -c 'import sys; sys.exit("vivavoce needs Python 3.11 or newer; set PYTHON=") if sys.version_info < (3, 11) else None'
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements/dev.lock
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
-	touch $(STAMP)
+	$(PIP) install --require-hashes -r requirements/run.lock
+	$(PIP) install --no-deps --no-build-isolation -e .
+	touch $(RUN)
+
+$(DEV): $(RUN) requirements/dev.lock
+	$(PIP) install --require-hashes -r requirements/dev.lock
+	touch $(DEV)
 
 # Needs `uv` (PyPI): writes the lock for every supported Python and platform.
+LOCK := uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-annotate \
+  --no-header pyproject.toml requirements/build.in
 lock:
-	uv pip compile --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-annotate --no-header \
-	  pyproject.toml requirements/build.in --group dev -o requirements/dev.lock
+	$(LOCK) -o requirements/run.lock
+	$(LOCK) --group dev -c requirements/run.lock -o requirements/dev.lock
 
 clean:
 	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -76,7 +76,7 @@ async def test_the_last_edition_of_the_preview(connect: Connect) -> None:
         session = talk.events[0].session
         assert session.turn_detection.interrupt_response is True
         assert (session.speed, session.tracing, session.input_audio_noise_reduction) == (1.0, None, None)
-        await talk.client.session.update(session={"speed": 1.5, "tracing": "auto"})
+        await talk.client.session.update(session={"speed": 1.5})
         assert (await talk.one("session.updated")).session.speed == 1.5
         await talk.say("One, two.")
         await talk.client.response.create()

@@ -49,7 +49,7 @@ class Watcher:
         self.pending_done: set[str] = set()
         """Items of the conversation that were added, and not yet done."""
         self.talking: str | None = None
-        """The item that speech_started announced."""
+        """The item of the turn under way: the one that speech_started announced, until it is committed by hand."""
         self.last_stop_ms = 0
         self.utterances: dict[str, list[Clip]] = {}
         self.finished_utterances: set[str] = set()
@@ -99,6 +99,8 @@ class Watcher:
                 assert item_id not in self.utterances
                 assert item_id not in self.finished_utterances
                 self.utterances[item_id] = []
+                if self.talking in self.committed:
+                    self.talking = item_id
             case c.FeedUtterance(item_id, clip):
                 assert clip.ticks > 0
                 self.utterances[item_id].append(clip)
@@ -108,13 +110,15 @@ class Watcher:
             case c.DropUtterance(item_id):
                 assert item_id in self.utterances or item_id in self.finished_utterances
                 self.utterances.pop(item_id, None)
-                self.finished_utterances.add(item_id)
-                if self.talking == item_id:
-                    self.talking = None
+            case c.ResetVad():
+                self.talking = None
             case c.Close():
                 self.closed = True
+                assert self.running.keys() <= self.stopped & self.settled, "an engine was left at work"
+                self.ended |= self.running.keys()
+                self.running.clear()
             case _:
-                assert isinstance(effect, c.FeedVad | c.ResetVad)
+                assert isinstance(effect, c.FeedVad)
 
     def heard_whole(self, entries: Mapping[str, Entry]) -> None:
         """The recogniser was given just the audio that the item holds."""
@@ -147,7 +151,7 @@ class Watcher:
                 assert start_ms >= 0
                 self.talking = item_id
             case se.SpeechStopped(end_ms, item_id):
-                assert self.talking is not None
+                assert self.talking == item_id
                 assert end_ms % 32 == 0
                 assert end_ms >= self.last_stop_ms
                 self.last_stop_ms = end_ms

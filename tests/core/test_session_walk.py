@@ -228,7 +228,7 @@ class SessionWalk(RuleBasedStateMachine):
     def cancel(self, data: Any) -> None:
         response_id = data.draw(st.none() | st.just(self.any_response(data)))
         self.receive(ce.ResponseCancel(response_id=response_id))
-        if response_id is not None and self.session.phase is Phase.OPEN:
+        if response_id is not None:
             assert response_id not in self.watcher.running
 
     @rule()
@@ -327,8 +327,7 @@ class SessionWalk(RuleBasedStateMachine):
         else:
             report = c.ResponseFinished(response_id, how)
         self.receive(report)
-        if self.session.phase is Phase.OPEN:
-            assert response_id not in self.watcher.running
+        assert response_id not in self.watcher.running
 
     @rule()
     def settle(self) -> None:
@@ -352,7 +351,6 @@ class SessionWalk(RuleBasedStateMachine):
         assert self.session.phase is Phase.CLOSING
         if open_before:
             assert isinstance(effects[-1], c.Close)
-            assert self.watcher.running.keys() <= self.watcher.stopped
             assert not self.session._recognitions
 
     # ---------------------------------------------------------------------------------------- always true
@@ -388,4 +386,4 @@ class SessionWalk(RuleBasedStateMachine):
 
 
 TestSessionWalk = SessionWalk.TestCase
-TestSessionWalk.settings = settings(max_examples=250, stateful_step_count=40)
+TestSessionWalk.settings = settings(max_examples=250, stateful_step_count=40, report_multiple_bugs=False)

@@ -48,7 +48,7 @@ class Stuck:
         drained = SocketOutbox.drained
 
         async def watched(outbox: SocketOutbox) -> None:
-            if outbox.full:
+            if outbox.crowded:
                 self.outbox = outbox
                 self.waiting.set()
             await drained(outbox)

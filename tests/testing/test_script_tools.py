@@ -10,7 +10,7 @@ import pytest
 
 from vivavoce.testing import script as s
 from vivavoce.testing import virtual_time
-from vivavoce.testing.live_runner import playable
+from vivavoce.testing.live_runner import main, playable
 from vivavoce.testing.matching import Names, ScriptFailure
 from vivavoce.testing.pure_runner import run_pure
 from vivavoce.testing.socket_runner import run_on_server
@@ -186,6 +186,17 @@ def test_names_are_filled_in_and_bound_only_by_a_match() -> None:
 def test_a_real_service_is_asked_for_what_it_can_do(body: str, lines: list[int], whole: bool) -> None:
     steps, all_of_it = playable(_script(body))
     assert ([step.line for step in steps], all_of_it) == (lines, whole)
+
+
+def test_a_server_that_is_not_there_fails_the_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    script = tmp_path / "a.rts"
+    script.write_text("# A title\n> silence 20ms\n")
+    with pytest.raises(SystemExit) as left:
+        main(
+            [str(script), str(tmp_path / "none.rts"), "--url", "ws://127.0.0.1:1/openai/realtime", "--api-key", "k"]
+        )
+    assert left.value.code == 1
+    assert capsys.readouterr().out.count("FAILED") == 2
 
 
 def test_the_virtual_clock_stands_still_and_runs_timers_in_order() -> None:

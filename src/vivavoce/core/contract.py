@@ -193,7 +193,7 @@ class CloseUtterance:
 
 @dataclass(frozen=True, slots=True)
 class DropUtterance:
-    """Nobody wants the words of ``item_id`` any more."""
+    """Nobody wants the words of ``item_id`` any more. While its audio still comes, it may be opened anew."""
 
     item_id: str
 

@@ -7,7 +7,8 @@ waits until the message before it has been spoken, since the brackets of a respo
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections import deque
+from collections.abc import Callable
 from contextlib import aclosing
 from typing import Final
 
@@ -15,11 +16,14 @@ from vivavoce.core import contract as c
 from vivavoce.core.context import ResponsePlan
 from vivavoce.engines import base
 from vivavoce.runtime.clauses import ClauseSplitter
+from vivavoce.runtime.engines import Outbox
 from vivavoce.runtime.request import Words, generation_request
 from vivavoce.runtime.sound import SoundWriter
 
 _CLAUSES_AHEAD: Final = 4
 """Clauses that may wait for the synthesiser before the model is held back."""
+_HELD_DELTAS: Final = 300
+"""Deltas (30 s of sound; a clause is shorter) that may wait for a client that reads slowly."""
 
 
 class Cascade:
@@ -33,14 +37,14 @@ class Cascade:
         synthesizer: base.Synthesizer,
         words: Words,
         report: Callable[[c.Report], None],
-        drained: Callable[[], Awaitable[None]],
+        outbox: Outbox,
     ) -> None:
         self._plan = plan
         self._model = language_model
         self._synthesizer = synthesizer
         self._words = words
         self._report = report
-        self._drained = drained
+        self._outbox = outbox
         self._clauses: asyncio.Queue[str] = asyncio.Queue(_CLAUSES_AHEAD)
         self._splitter = ClauseSplitter()
         self._sound = SoundWriter(synthesizer.capabilities.sample_rate, plan.output_format)
@@ -66,7 +70,7 @@ class Cascade:
         calling = False
         async with aclosing(self._model.generate(request)) as deltas:
             async for delta in deltas:
-                await self._drained()
+                await self._outbox.drained()
                 match delta:
                     case base.TextDelta():
                         calling = False
@@ -97,13 +101,20 @@ class Cascade:
             self._report(c.AudioProduced(self._plan.response_id, audio))
 
     async def _speak(self) -> None:
+        """Speak clause by clause. A client that reads slowly holds back the next clause, and not the synthesiser in
+        the middle of one, which others wait for, up to :data:`_HELD_DELTAS`."""
         plan = self._plan
+        held: deque[bytes] = deque()
         while True:
             clause = await self._clauses.get()
             request = base.SynthesisRequest(clause.strip(), plan.voice, plan.speed)
             async with aclosing(self._synthesizer.synthesize(request)) as chunks:
                 async for chunk in chunks:
-                    for audio in self._sound.write(chunk.pcm):
-                        await self._drained()
-                        self._report(c.AudioProduced(plan.response_id, audio))
+                    held += self._sound.write(chunk.pcm)
+                    while held and (not self._outbox.crowded or len(held) > _HELD_DELTAS):
+                        await self._outbox.drained()
+                        self._report(c.AudioProduced(plan.response_id, held.popleft()))
+            while held:
+                await self._outbox.drained()
+                self._report(c.AudioProduced(plan.response_id, held.popleft()))
             self._clauses.task_done()

@@ -25,6 +25,7 @@ from vivavoce.core import contract as c
 from vivavoce.core.context import ResponsePlan
 from vivavoce.core.session import CLOSE_GOING_AWAY, Session
 from vivavoce.engines.base import EngineError
+from vivavoce.runtime.bugs import outline
 from vivavoce.runtime.cascade import Cascade
 from vivavoce.runtime.engines import Cascaded, Denial, Engines, Meter, Native, Outbox, Reservation
 from vivavoce.runtime.listener import Listener
@@ -96,9 +97,8 @@ class Driver:
     def receive_text(self, frame: str | bytes) -> None:
         try:
             event = self._codec.decode(frame)
-        except Exception:
-            log.exception("session %s: a bug, the session is closed", self._session.id)
-            self._fall()
+        except Exception as bug:
+            self._fall(bug)
         else:
             self.post(event)
 
@@ -126,15 +126,15 @@ class Driver:
         try:
             while self._inbox:
                 self._perform_all(self._session.receive(self._inbox.popleft(), self._loop.time()))
-        except Exception:
-            log.exception("session %s: a bug, the session is closed", self._session.id)
+        except Exception as bug:
             self._inbox.clear()
-            self._fall()
+            self._fall(bug)
         finally:
             self._handling = False
 
-    def _fall(self) -> None:
+    def _fall(self, bug: Exception) -> None:
         """We do not know what state the session is in: it ends, and says no more than that."""
+        log.error("session %s: a bug, the session is closed: %s", self._session.id, outline(bug))
         if not self._fallen:
             self._fallen = True
             self._send(se.ErrorRaised(errors.internal_error_body()))
@@ -219,10 +219,10 @@ class Driver:
             raise
 
     def _speaker(self, plan: ResponsePlan) -> Cascade | SpeechNative:
-        words, drained = self._hearing.words, self._outbox.drained
+        words, outbox = self._hearing.words, self._outbox
         match self._engines.speaker:
             case Native(speech_model):
-                return SpeechNative(plan, speech_model=speech_model, words=words, report=self.post, drained=drained)
+                return SpeechNative(plan, speech_model=speech_model, words=words, report=self.post, outbox=outbox)
             case Cascaded(language_model, synthesizer):
                 return Cascade(
                     plan,
@@ -230,14 +230,14 @@ class Driver:
                     synthesizer=synthesizer,
                     words=words,
                     report=self.post,
-                    drained=drained,
+                    outbox=outbox,
                 )
 
     def _blame(self, plan: ResponsePlan, raised: Exception) -> ServerFault:
         fault = _engine_error(raised)
         if fault is not None:
             return ServerFault(type=fault.type, code=fault.code, message=fault.message)
-        log.error("response %s failed", plan.response_id, exc_info=raised)
+        log.error("response %s failed: %s", plan.response_id, outline(raised))
         return errors.internal_error()
 
 

@@ -69,7 +69,12 @@ class Outbox(Protocol):
     """The way out to one client. Bounded: whoever makes output waits for :meth:`drained`."""
 
     @property
-    def full(self) -> bool: ...
+    def crowded(self) -> bool:
+        """So much waits that no more output should be made now; see :meth:`drained`."""
+
+    @property
+    def full(self) -> bool:
+        """So much waits that not even answers to the client's own events should be added."""
 
     def send(self, frame: bytes) -> None:
         """Queue one text frame of UTF-8 JSON; never waits."""
@@ -78,4 +83,4 @@ class Outbox(Protocol):
         """Close the connection once everything queued is sent."""
 
     async def drained(self) -> None:
-        """Wait until there is room; returns at once when there is."""
+        """Wait until it is not crowded; returns at once when it is not."""

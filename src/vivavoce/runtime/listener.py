@@ -21,6 +21,7 @@ from vivavoce.audio.g711 import to_samples
 from vivavoce.audio.resample import Resampler, clip_to_pcm
 from vivavoce.core import contract as c
 from vivavoce.engines.base import EngineError, Transcriber, TranscriptionOptions
+from vivavoce.runtime.bugs import outline
 from vivavoce.runtime.vad_pool import VadPool
 from vivavoce.wire.session_config import Transcription
 
@@ -187,7 +188,7 @@ class Listener:
             utterance.fail(fault.code, fault.message)
             self._post(c.RecognitionFailed(item_id, fault.code))
         except Exception as bug:
-            log.exception("recognition of %s failed", item_id)
+            log.error("recognition of %s failed: %s", item_id, outline(bug))
             utterance.fail("recognition_failed", f"The recogniser failed: {type(bug).__name__}.")
             self._post(c.RecognitionFailed(item_id, None))
         else:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from contextlib import aclosing
 
 from vivavoce.audio.formats import AudioFormat
@@ -11,6 +11,7 @@ from vivavoce.audio.resample import Resampler
 from vivavoce.core import contract as c
 from vivavoce.core.context import ResponsePlan
 from vivavoce.engines import base
+from vivavoce.runtime.engines import Outbox
 from vivavoce.runtime.request import Words, generation_request
 
 
@@ -24,13 +25,13 @@ class SpeechNative:
         speech_model: base.SpeechModel,
         words: Words,
         report: Callable[[c.Report], None],
-        drained: Callable[[], Awaitable[None]],
+        outbox: Outbox,
     ) -> None:
         self._plan = plan
         self._model = speech_model
         self._words = words
         self._report = report
-        self._drained = drained
+        self._outbox = outbox
         self._resampler: Resampler | None = None
 
     async def run(self) -> None:
@@ -44,7 +45,7 @@ class SpeechNative:
         request = base.SpeechRequest(generation, plan.voice, plan.speed)
         async with aclosing(self._model.respond(request)) as deltas:
             async for delta in deltas:
-                await self._drained()
+                await self._outbox.drained()
                 match delta:
                     case base.TextDelta():
                         calling = False

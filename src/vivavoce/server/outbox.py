@@ -3,8 +3,10 @@
 Laws
 ----
 1. Frames leave in the order in which they were sent; a close goes last, and what is sent after it is dropped.
-2. ``send`` never waits. Whoever makes output in bulk asks :attr:`SocketOutbox.full` or awaits
-   :meth:`SocketOutbox.drained` before it makes more, so that what waits here stays near :data:`ROOM_BYTES`.
+2. ``send`` never waits. Whoever makes output in bulk asks :attr:`SocketOutbox.crowded` or awaits
+   :meth:`SocketOutbox.drained` before it makes more, so that what waits here stays near :data:`ROOM_BYTES`. The
+   socket is read on meanwhile, so that a client can still interrupt; answers to its own events may pile up to
+   :data:`FULL_BYTES`, and then it is not read either.
 3. A client that takes nothing for ``stall_s`` is cut off: it would hold its session, and the engines at work for
    it, for ever, since no ping is answered by who does not read.
 """
@@ -23,6 +25,8 @@ log = logging.getLogger(__name__)
 
 ROOM_BYTES: Final = 256 * 1024
 """Frames that may wait for the socket before producers do; about 4 s of speech."""
+FULL_BYTES: Final = 4 * 1024 * 1024
+"""Frames that may wait before the client is not read either."""
 CLOSE_S: Final = 4.0
 """Seconds that the exchange of close frames may take."""
 
@@ -44,8 +48,12 @@ class SocketOutbox:
         self._closing: tuple[int, str] | None = None
 
     @property
-    def full(self) -> bool:
+    def crowded(self) -> bool:
         return self._bytes > ROOM_BYTES
+
+    @property
+    def full(self) -> bool:
+        return self._bytes > FULL_BYTES
 
     def send(self, frame: bytes) -> None:
         if self._closing is not None:

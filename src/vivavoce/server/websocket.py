@@ -16,6 +16,7 @@ from vivavoce.core.session import CLOSE_GOING_AWAY, Identity, Session
 from vivavoce.gateway.admission import Admission, AdmissionPolicy, UpgradeRequest, admit, chosen_subprotocol
 from vivavoce.gateway.deployments import Deployments
 from vivavoce.gateway.quota import Denied, Quota, Reservation
+from vivavoce.runtime.bugs import outline
 from vivavoce.runtime.driver import CLOSE_BUG, Driver
 from vivavoce.runtime.engines import Denial, Engines
 from vivavoce.server.outbox import CLOSE_S, SocketOutbox
@@ -121,8 +122,8 @@ class RealtimeEndpoint:
             await socket.prepare(request)
             try:
                 await self._converse(socket, outbox, admission)
-            except Exception:
-                log.exception("a bug, a session is closed")
+            except Exception as bug:
+                log.error("a bug, a session is closed: %s", outline(bug))
                 async with asyncio.timeout(CLOSE_S):
                     await socket.close(code=CLOSE_BUG, message=b"internal error")
         finally:

@@ -10,15 +10,18 @@ events of the last step is not looked at. "Nothing more came" means here: not wi
 
 from __future__ import annotations
 
+import argparse
 import asyncio
 import json
+import os
+import sys
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Final
+from typing import Final
 from urllib.parse import urlsplit
 
 import aiohttp
-import typer
 from aiohttp import WSMsgType
 
 from vivavoce.testing import script as s
@@ -108,30 +111,30 @@ async def _listen(
     return actual
 
 
-def _play(
-    files: Annotated[list[Path], typer.Argument(exists=True, dir_okay=False, help="Scripts (.rts).")],
-    url: Annotated[str, typer.Option(help="ws://host:port/openai/realtime?api-version=...&deployment=...")],
-    api_key: Annotated[
-        str | None, typer.Option(envvar="VIVAVOCE_API_KEY", help="Sent as the path demands.")
-    ] = None,
-    quiet: Annotated[float, typer.Option(help="Seconds of silence that count as 'nothing more'.")] = 0.5,
-) -> None:
-    """Play golden scripts against a server."""
-    failed = 0
-    for path in files:
-        try:
-            script = s.load(path)
-            played = asyncio.run(run_live(script, Target(url, api_key, quiet)))
-        except (ScriptFailure, s.ScriptError, aiohttp.ClientError) as error:
-            failed += 1
-            typer.echo(f"FAILED {path}\n{error}")
-            continue
-        note = "whole" if playable(script)[1] else "cut short"
-        typer.echo(f"ok     {path}: {script.title}: {played} steps, {note}")
+def main(arguments: Sequence[str] | None = None) -> None:
+    """The command line; leaves with 1 when a script failed."""
+    parser = argparse.ArgumentParser("vivavoce.testing.script", description="Play golden scripts against a server.")
+    parser.add_argument("files", nargs="+", type=Path, metavar="FILE", help="a script (.rts)")
+    parser.add_argument(
+        "--url", required=True, help="ws://HOST:PORT/openai/realtime?api-version=...&deployment=..."
+    )
+    parser.add_argument("--api-key", help="sent as the path demands; default: VIVAVOCE_API_KEY")
+    parser.add_argument("--quiet", type=float, default=0.5, help="seconds of silence that mean 'nothing more'")
+    options = parser.parse_args(arguments)
+    key = options.api_key or os.environ.get("VIVAVOCE_API_KEY")
+    target = Target(options.url, key, options.quiet)
+    failed = [path for path in options.files if not _play(path, target)]
     if failed:
-        raise typer.Exit(1)
+        sys.exit(1)
 
 
-def main() -> None:
-    """The command line."""
-    typer.run(_play)
+def _play(path: Path, target: Target) -> bool:
+    try:
+        script = s.load(path)
+        played = asyncio.run(run_live(script, target))
+    except (ScriptFailure, s.ScriptError, OSError, aiohttp.ClientError) as error:
+        sys.stdout.write(f"FAILED {path}\n{error}\n")
+        return False
+    note = "whole" if playable(script)[1] else "cut short"
+    sys.stdout.write(f"ok     {path}: {script.title}: {played} steps, {note}\n")
+    return True
