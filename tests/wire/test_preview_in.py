@@ -570,7 +570,7 @@ def test_value_off_the_list(case: tuple[str, str, Field]) -> None:
     assert (found.code, found.param) == ("invalid_value", path)
     assert found.message.startswith("Invalid value: 'nope'. Supported values are: '")
     if field.values:
-        supported = listed(tuple(sorted(field.values)))
+        supported = listed(field.values)
         assert found.message == f"Invalid value: 'nope'. Supported values are: {supported}."
 
 
@@ -918,7 +918,7 @@ def test_other_spellings_of_formats_are_refused(spelling: str) -> None:
     found = fault(UPDATE | {"session": {"input_audio_format": spelling}})
     assert found == error(
         "invalid_value",
-        f"Invalid value: '{spelling}'. Supported values are: 'g711_alaw', 'g711_ulaw', and 'pcm16'.",
+        f"Invalid value: '{spelling}'. Supported values are: 'pcm16', 'g711_ulaw', and 'g711_alaw'.",
         "session.input_audio_format",
     )
 

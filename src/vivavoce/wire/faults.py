@@ -10,10 +10,12 @@ from __future__ import annotations
 
 import functools
 import re
+import typing
 from collections.abc import Iterator
 from enum import IntEnum
-from typing import Any, Final, TypeAlias
+from typing import Any, Final, Literal, TypeAlias
 
+import msgspec
 import msgspec.inspect as mi
 
 from vivavoce.wire import errors
@@ -50,7 +52,47 @@ def describe(value: object) -> str:
 @functools.cache
 def shape_of(cls: type) -> mi.Type:
     """The type description that :func:`first_fault` walks; cached, since making it is slow."""
-    return mi.type_info(cls)
+    shape = mi.type_info(cls)
+    _restore_order(shape, _declared(cls))
+    return shape
+
+
+def _declared(cls: type) -> dict[frozenset[object], tuple[str, ...]]:
+    """The literals within a shape in the order in which they are declared, which msgspec forgets."""
+    orders: dict[frozenset[object], tuple[str, ...]] = {}
+    waiting: list[Any] = [cls]
+    seen: set[Any] = set()
+    while waiting:
+        hint = waiting.pop()
+        if isinstance(hint, type) and issubclass(hint, msgspec.Struct) and hint not in seen:
+            seen.add(hint)
+            waiting += typing.get_type_hints(hint, include_extras=True).values()
+        elif typing.get_origin(hint) is Literal:
+            values = typing.get_args(hint)
+            orders[frozenset(values)] = tuple(map(str, values))
+        else:
+            waiting += typing.get_args(hint)
+    return orders
+
+
+def _restore_order(shape: mi.Type, orders: dict[frozenset[object], tuple[str, ...]]) -> None:
+    """Texts list supported values as the protocol does; msgspec sorts them."""
+    match shape:
+        case mi.LiteralType():
+            shape.values = orders[frozenset(shape.values)]
+        case mi.StructType():
+            for field in shape.fields:
+                _restore_order(field.type, orders)
+        case mi.UnionType():
+            for option in shape.types:
+                _restore_order(option, orders)
+        case mi.ListType() | mi.VarTupleType() | mi.CollectionType():
+            _restore_order(shape.item_type, orders)
+        case mi.DictType():
+            _restore_order(shape.key_type, orders)
+            _restore_order(shape.value_type, orders)
+        case _:
+            return
 
 
 def first_fault(value: object, cls: type, path: str = "") -> ClientFault | None:
