@@ -117,6 +117,7 @@ class Watcher:
                 assert self.running.keys() <= self.stopped & self.settled, "an engine was left at work"
                 self.ended |= self.running.keys()
                 self.running.clear()
+                self.talking = None
             case _:
                 assert isinstance(effect, c.FeedVad)
 

@@ -7,7 +7,19 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from test_session_cells import FRAME, LIMITS, SECOND, Case, base, created, hesitating, quiet, speaking, streaming
+from test_session_cells import (
+    FRAME,
+    LIMITS,
+    SECOND,
+    Case,
+    base,
+    created,
+    hesitating,
+    owed,
+    quiet,
+    speaking,
+    streaming,
+)
 
 from vivavoce.core import contract as c
 from vivavoce.core import turns
@@ -136,6 +148,23 @@ def test_a_commit_that_overtakes_the_vad_leaves_no_empty_item() -> None:
     assert case.session.turn == turns.Quiet()
 
 
+def test_an_announced_item_is_taken() -> None:
+    case = speaking()
+    turn = case.session.turn
+    assert isinstance(turn, turns.Speaking)
+    item = items.MessageItem(turn.item_id, "user", (items.InputTextPart("x"),))
+    error = refusal(case.session.receive(ce.ItemCreate(item=item), 1.0))
+    assert (error.code, error.param) == ("item_create_duplicate_item_id", "item.id")
+    case.receive(ce.InputAudioClear())
+    assert case.receive(ce.ItemCreate(item=item)) == ["ItemAdded", "ItemDone"]
+
+
+def test_committed_audio_is_not_kept_where_no_turn_can_reach_it() -> None:
+    case = base()
+    case.receive(ce.InputAudioCommit())
+    assert case.session._audio.kept_from == case.session._audio.clock == 24000
+
+
 def test_long_speech_reaches_the_recogniser_in_pieces() -> None:
     case = quiet()
     case.receive(ce.InputAudioAppend(audio=SECOND))
@@ -154,7 +183,6 @@ def test_a_clear_forgets_the_turn_without_a_word() -> None:
     case.frame = 40
     case.hear(*[0.0] * 10)
     assert case.said == []
-    assert refusal(base().session.receive(ce.ItemDelete(item_id="x"), 1.0)).code == "item_delete_invalid_item_id"
 
 
 # -------------------------------------------------------------------------------------------- recognition
@@ -200,6 +228,7 @@ def test_words_of_a_turn_that_goes_on_are_not_believed() -> None:
     turn = case.session.turn
     assert isinstance(turn, turns.Speaking)
     assert case.session.receive(c.Recognised(turn.item_id, "too early"), 1.0) == []
+    assert case.receive(c.ShutDown(1001, "bye")) == ["DropUtterance", "Close"]
 
 
 def test_a_clients_audio_is_heard_by_its_place() -> None:
@@ -324,6 +353,13 @@ def test_a_voice_is_settled_once_it_was_heard() -> None:
     assert case.receive(same) == ["SessionUpdated"]
 
 
+def test_a_response_that_the_client_asks_for_pays_what_is_owed() -> None:
+    case = owed()
+    case.receive(ce.ResponseCreate(options=sc.ResponseOptions(cancel_previous=True)))
+    case.receive(c.ResponseFinished(case.response_id))
+    assert case.said == ["ResponseDone", "StopResponse", "SettleQuota"]
+
+
 def test_out_of_band_responses_have_a_bound() -> None:
     case = base()
     apart = ce.ResponseCreate(options=sc.ResponseOptions(conversation="none"))
@@ -442,4 +478,4 @@ def test_output_stops_at_the_limit(limit: int, products: list[str | int], output
         assert fmt.ms(sent_bytes) == wanted_ms
     else:
         assert (done.status, done.usage) == ("incomplete", counted)
-        assert done.status_details.reason == "max_output_tokens"
+        assert done.status_details == se.StatusDetails(type="incomplete", reason="max_output_tokens")

@@ -206,6 +206,9 @@ INPUTS: Final[dict[str, Callable[[Case], c.Input]]] = {
     "update other model": lambda case: ce.SessionUpdate(session=sc.SessionPatch(model="x")),
     "update voice": lambda case: ce.SessionUpdate(session=sc.SessionPatch(voice="echo")),
     "update tool choice": lambda case: ce.SessionUpdate(session=sc.SessionPatch(tool_choice=sc.NamedFunction("g"))),
+    "update transcription": lambda case: ce.SessionUpdate(
+        session=sc.SessionPatch(input_audio_transcription=sc.Transcription("other"))
+    ),
     "update vad off": lambda case: ce.SessionUpdate(session=sc.SessionPatch(turn_detection=None)),
     "update vad on": lambda case: ce.SessionUpdate(session=sc.SessionPatch(turn_detection=VAD)),
     "append": lambda case: ce.InputAudioAppend(audio=SECOND),
@@ -302,6 +305,10 @@ EXPECTED: Final[dict[str, dict[str, str]]] = {
     },
     "update tool choice": {
         "*": "!invalid_value",
+    },
+    "update transcription": {
+        "speaking hesitating": "DropUtterance OpenUtterance SessionUpdated",
+        "*": "SessionUpdated",
     },
     "update vad off": {
         "quiet talking owed": "ResetVad SessionUpdated",

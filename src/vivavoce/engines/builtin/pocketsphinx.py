@@ -6,7 +6,8 @@ speaks; see there for how. What remains after the last piece of audio is a secon
 Options of its configuration table:
 
 - ``workers``: processes; default half the cores, at most 4;
-- ``decoders_per_worker``: utterances at a time in one process; about 100 MB each, made when first needed;
+- ``decoders_per_worker``: utterances at a time in one process; about 100 MB each, made when first needed. All but
+  one of all decoders may follow people who are still talking;
 - ``max_waiting``: utterances that may wait for a decoder;
 - ``job_timeout_s``: the longest silence of a worker that has work.
 """
@@ -41,7 +42,7 @@ _BACKLOG_BYTES: Final = SAMPLE_RATE * 2 * 60
 
 class PocketsphinxOptions(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
     workers: Annotated[int, msgspec.Meta(ge=1, le=256)] | None = None
-    decoders_per_worker: Annotated[int, msgspec.Meta(ge=1, le=64)] = 2
+    decoders_per_worker: Annotated[int, msgspec.Meta(ge=1, le=64)] = 3
     max_waiting: Annotated[int, msgspec.Meta(ge=0, le=100_000)] = 64
     job_timeout_s: Annotated[float, msgspec.Meta(ge=1, le=3600)] = 60.0
 
@@ -58,11 +59,13 @@ class PocketsphinxTranscriber:
     capabilities = TranscriberCapabilities(sample_rate=SAMPLE_RATE, streaming=True, languages=("en",))
 
     def __init__(self, options: PocketsphinxOptions) -> None:
+        workers = options.workers or max(1, min(4, (os.cpu_count() or 1) // 2))
+        self._turnstile = Turnstile(max(1, workers * options.decoders_per_worker - 1))
         self._pool = WorkerPool(
             WorkerSpec(
                 name=self.name,
                 module="vivavoce.engines.builtin.pocketsphinx_worker",
-                workers=options.workers or max(1, min(4, (os.cpu_count() or 1) // 2)),
+                workers=workers,
                 slots=options.decoders_per_worker,
                 max_waiting=options.max_waiting,
                 job_timeout_s=options.job_timeout_s,
@@ -99,12 +102,15 @@ class PocketsphinxTranscriber:
         backlog = Backlog(_BACKLOG_BYTES)
         try:
             async with asyncio.TaskGroup() as group:
-                group.create_task(backlog.fill(audio))
+                group.create_task(self._turnstile.fill(backlog, audio))
+                await self._turnstile.enter(backlog)
                 async with self._pool.job(b"") as job:
                     group.create_task(_feed(job, backlog))
                     return b"".join([piece async for piece in job]).decode()
         except BaseExceptionGroup as faults:
             raise _first_leaf(faults) from None
+        finally:
+            await self._turnstile.leave(backlog)
 
 
 class Backlog:
@@ -115,6 +121,11 @@ class Backlog:
         self._sound = bytearray()
         self._complete = False
         self._changed = asyncio.Condition()
+
+    @property
+    def complete(self) -> bool:
+        """The last of the sound is here."""
+        return self._complete
 
     async def fill(self, audio: AsyncIterator[bytes]) -> None:
         """Take in all of ``audio``; waits while ``limit`` bytes are held."""
@@ -136,6 +147,38 @@ class Backlog:
             del self._sound[:whole]
             self._changed.notify_all()
             return taken
+
+
+class Turnstile:
+    """Decides which utterances may take a decoder.
+
+    One whose speaker is still talking holds its decoder for as long as the talk lasts, and leaves it idle for most
+    of that time. So only ``early`` of them may, which leaves a decoder to those that are complete: they need it for
+    a moment, and somebody waits for them.
+    """
+
+    def __init__(self, early: int) -> None:
+        self._early = early
+        self._holders: set[Backlog] = set()
+        self._changed = asyncio.Condition()
+
+    async def fill(self, backlog: Backlog, audio: AsyncIterator[bytes]) -> None:
+        """Fill the backlog; when it is complete its place among the early ones is free again."""
+        await backlog.fill(audio)
+        await self.leave(backlog)
+
+    async def enter(self, backlog: Backlog) -> None:
+        """Wait until the utterance is complete, or may begin early."""
+        async with self._changed:
+            await self._changed.wait_for(lambda: backlog.complete or len(self._holders) < self._early)
+            if not backlog.complete:
+                self._holders.add(backlog)
+
+    async def leave(self, backlog: Backlog) -> None:
+        """The utterance is over, or complete. Idempotent."""
+        async with self._changed:
+            self._holders.discard(backlog)
+            self._changed.notify_all()
 
 
 async def _feed(job: Job, backlog: Backlog) -> None:
