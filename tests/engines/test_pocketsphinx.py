@@ -85,24 +85,56 @@ async def test_two_utterances_at_a_time_and_one_waits(engine: PocketsphinxTransc
     assert engine._pool.pids == pid
 
 
-@in_module_loop
-async def test_the_queue_is_bounded_and_leaving_frees_a_decoder(engine: PocketsphinxTranscriber) -> None:
-    hang_up = asyncio.Event()
+class Talkers:
+    """People who go on talking until they hang up."""
 
-    async def somebody_who_talks_on() -> AsyncIterator[bytes]:
+    def __init__(self, engine: PocketsphinxTranscriber, count: int) -> None:
+        self.heard = 0
+        self._tasks = [asyncio.create_task(hear(engine, self._audio())) for _ in range(count)]
+
+    async def _audio(self) -> AsyncIterator[bytes]:
         yield recording()
-        await hang_up.wait()
+        self.heard += 1
+        await asyncio.Event().wait()
 
-    talking = [asyncio.create_task(hear(engine, somebody_who_talks_on())) for _ in range(3)]
-    await until(lambda: engine._pool.waiting == 1)
-    with pytest.raises(EngineError) as caught:
-        await hear(engine, pieces(recording()))
-    assert caught.value.code == "engine_overloaded"
-    for task in talking:
-        task.cancel()
-    await asyncio.wait(talking)
-    assert all(task.cancelled() for task in talking)
-    await until(lambda: [process and process.free for process in engine._pool._processes] == [2])
+    async def hang_up(self) -> None:
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.wait(self._tasks)
+        assert all(task.cancelled() for task in self._tasks)
+
+
+def free_decoders(engine: PocketsphinxTranscriber) -> list[int]:
+    return [process.free for process in engine._pool._processes if process is not None]
+
+
+@in_module_loop
+async def test_people_who_talk_on_leave_a_decoder_to_those_who_have_finished(
+    engine: PocketsphinxTranscriber,
+) -> None:
+    talkers = Talkers(engine, 3)
+    await until(lambda: talkers.heard == 3 and free_decoders(engine) == [1])
+    for _ in range(2):
+        assert await hear(engine, pieces(recording())) == [WORDS]
+    assert free_decoders(engine) == [1]
+    await talkers.hang_up()
+    await until(lambda: free_decoders(engine) == [2])
+
+
+async def test_more_than_may_wait_are_refused() -> None:
+    engine = create({"workers": 1, "decoders_per_worker": 1, "max_waiting": 0})
+    assert isinstance(engine, PocketsphinxTranscriber)
+    await engine.start()
+    try:
+        talkers = Talkers(engine, 1)
+        await until(lambda: free_decoders(engine) == [0])
+        with pytest.raises(EngineError) as caught:
+            await hear(engine, pieces(recording()))
+        assert caught.value.code == "engine_overloaded"
+        await talkers.hang_up()
+        await until(lambda: free_decoders(engine) == [1])
+    finally:
+        await engine.close()
 
 
 @in_module_loop
