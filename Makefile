@@ -26,6 +26,7 @@ type: $(DEV)
 
 $(RUN): requirements/run.lock pyproject.toml
 	$(PYTHON) -c 'import sys; sys.exit("vivavoce needs Python 3.11 or newer; set PYTHON=") if sys.version_info < (3, 11) else None'
+	@echo 'Installing into $(VENV); this takes about a minute, once.'
 	$(PYTHON) -m venv $(VENV)
 	$(PIP) install --require-hashes -r requirements/run.lock
 	$(PIP) install --no-deps --no-build-isolation -e .

@@ -260,7 +260,6 @@ def test_a_server_that_cannot_start_is_one_line(
 
 def test_an_interrupt_is_130(server: FakeServer, monkeypatch: pytest.MonkeyPatch) -> None:
     def interrupted(work: Any) -> int:
-        work.close()
         raise KeyboardInterrupt
 
     monkeypatch.setattr(cli, "_run", interrupted)
@@ -285,9 +284,9 @@ def test_the_loop_is_uvloop_where_it_exists(monkeypatch: pytest.MonkeyPatch) -> 
         return len(type(asyncio.get_running_loop()).__module__.partition("uvloop")[1])
 
     uvloop = pytest.importorskip("uvloop")
-    assert cli._run(loop_module()) == len(uvloop.__name__)
+    assert cli._run(loop_module) == len(uvloop.__name__)
     monkeypatch.setitem(sys.modules, "uvloop", None)
-    assert cli._run(loop_module()) == 0
+    assert cli._run(loop_module) == 0
 
 
 # --------------------------------------------------------------------------------------------------------- demo

@@ -20,7 +20,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 import asyncio
 import logging
 import sys
-from collections.abc import AsyncIterator, Coroutine, Sequence
+from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Final
@@ -129,7 +129,7 @@ def serve(
     settings = load_config(config, environ=os.environ, overrides=overrides)
     _log_to_stderr(settings.server.log_level)
     settings, made = _with_key(settings)
-    raise typer.Exit(_run(_serve(settings, made)))
+    raise typer.Exit(_run(lambda: _serve(settings, made)))
 
 
 async def _serve(config: Config, made: Secret | None) -> int:
@@ -179,13 +179,13 @@ def _with_key(config: Config) -> tuple[Config, Secret | None]:
     return config.with_keys(made), made
 
 
-def _run(work: Coroutine[Any, Any, int]) -> int:
+def _run(work: Callable[[], Coroutine[Any, Any, int]]) -> int:
     """On uvloop where it exists: it does not on Windows."""
     try:
         import uvloop
     except ImportError:
-        return asyncio.run(work)
-    return uvloop.run(work)
+        return asyncio.run(work())
+    return uvloop.run(work())
 
 
 def _log_to_stderr(level: str) -> None:
@@ -238,7 +238,7 @@ def demo(
         voice=voice,
         instructions=instructions,
     )
-    raise typer.Exit(_run(_demo(options, settings)))
+    raise typer.Exit(_run(lambda: _demo(options, settings)))
 
 
 def _key_from_environment() -> str | None:

@@ -108,6 +108,8 @@ _CLASSES: Final[dict[str, type[BaseModel]]] = {
 }
 
 _UNKNOWN_TO_THE_CLIENT: Final = {
+    # Of a function call, which rtclient wants.
+    "name",
     # It knows the session as what a client may write.
     "session.object",
     "session.expires_at",

@@ -359,7 +359,6 @@ EXPECTED: Final[dict[str, dict[str, str]]] = {
         "*": "!invalid_value",
     },
     "delete": {
-        "owed awaiting": "DropUtterance ItemDeleted",
         "*": "ItemDeleted",
     },
     "delete unknown": {

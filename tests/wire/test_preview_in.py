@@ -1190,3 +1190,25 @@ def test_text_that_is_no_json(frame: str | bytes) -> None:
 def test_bytes_and_text_are_read_alike() -> None:
     frame = '{"type":"input_audio_buffer.commit","event_id":"é€🙂"}'
     assert CODEC.decode(frame) == CODEC.decode(frame.encode()) == ce.InputAudioCommit(event_id="é€🙂")
+
+
+@pytest.mark.parametrize(("levels", "fits"), [(100, True), (101, False), (900, False)])
+def test_the_schema_of_a_tool_is_not_nested_too_deeply(levels: int, fits: bool) -> None:
+    """What is accepted can be written back in ``session.updated``."""
+    schema: dict[str, Any] = {}
+    for _ in range(levels - 1):
+        schema = {"items": schema}
+    event = {
+        "type": "session.update",
+        "session": {"tools": [{"type": "function", "name": "f", "parameters": schema}]},
+    }
+    if fits:
+        assert isinstance(decode(event), ce.SessionUpdate)
+    else:
+        found = fault(event)
+        assert (found.code, found.param) == ("invalid_value", "session.tools[0].parameters")
+
+
+@pytest.mark.parametrize("event", [{"type": "x" * 100_000}, {"type": "response.cancel", "y" * 100_000: 1}])
+def test_an_error_repeats_no_more_than_anybody_would_read(event: dict[str, Any]) -> None:
+    assert len(fault(event).message) < 1000

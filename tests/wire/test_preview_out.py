@@ -287,6 +287,7 @@ SIMPLE: Final[list[tuple[se.ServerEvent, dict[str, Any]]]] = [
             "item_id": "item_3",
             "output_index": 1,
             "call_id": "call_1",
+            "name": "weather",
             "arguments": '{"a":1}',
         },
     ),

@@ -408,8 +408,8 @@ class Session:
 
     def _item_delete(self, event: ce.ItemDelete) -> None:
         self._conversation.delete(event.item_id)
-        if self._recognitions.pop(event.item_id, None) is not None:
-            self._journal.ask(c.DropUtterance(event.item_id))
+        # Its recognition goes on: a response that runs on it may still need the words.
+        self._recognitions.pop(event.item_id, None)
         self._journal.emit(se.ItemDeleted(event.item_id))
 
     def _item_truncate(self, event: ce.ItemTruncate) -> None:

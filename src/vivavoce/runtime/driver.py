@@ -236,6 +236,7 @@ class Driver:
     def _blame(self, plan: ResponsePlan, raised: Exception) -> ServerFault:
         fault = _engine_error(raised)
         if fault is not None:
+            log.warning("response %s failed: %s", plan.response_id, fault.code)
             return ServerFault(type=fault.type, code=fault.code, message=fault.message)
         log.error("response %s failed: %s", plan.response_id, outline(raised))
         return errors.internal_error()

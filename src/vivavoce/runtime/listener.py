@@ -185,6 +185,7 @@ class Listener:
         try:
             text = await self._transcribe(utterance.audio(), utterance.options, item_id)
         except EngineError as fault:
+            log.warning("recognition of %s failed: %s", item_id, fault.code)
             utterance.fail(fault.code, fault.message)
             self._post(c.RecognitionFailed(item_id, fault.code))
         except Exception as bug:

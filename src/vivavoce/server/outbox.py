@@ -69,6 +69,11 @@ class SocketOutbox:
             self._closing = (code, reason)
             self._news.set()
 
+    @property
+    def closing(self) -> tuple[int, str] | None:
+        """The code and reason with which we close, once that is decided."""
+        return self._closing
+
     async def drained(self) -> None:
         if not self._room.is_set():
             await self._room.wait()

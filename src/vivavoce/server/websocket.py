@@ -85,8 +85,10 @@ class RealtimeEndpoint:
             if self.draining or len(self._open) >= self._max_sessions:
                 raise self._busy(upgrade.path)
         except RefusedHandshake as refused:
+            log.info("refused %s: %d %s", upgrade.path, refused.status, refused.code)
             return _http_refusal(refused)
         except RefusedSession as refused:
+            log.info("refused %s: %d %s", upgrade.path, refused.close_code, refused.reason)
             return await _socket_refusal(request, refused, chosen_subprotocol(upgrade.subprotocols))
         return await self._serve(request, admission)
 
@@ -151,19 +153,21 @@ class RealtimeEndpoint:
         )
         log.info("session %s: open, deployment %s, %s", session.id, deployment.name, admission.principal)
         started = time.monotonic()
+        ending: tuple[int, str] | None = None
         try:
             async with asyncio.TaskGroup() as group:
                 writer = group.create_task(outbox.run(socket), name=f"write {session.id}")
                 async with driver.running():
                     await self._read(socket, driver, outbox.abort)
+                    ending = outbox.closing
                 outbox.close(CLOSE_GOING_AWAY, "")
                 await asyncio.wait([writer], timeout=_CLOSE_TIMEOUT_S)
                 writer.cancel()
         finally:
+            who, code = ("the client", socket.close_code) if ending is None else ("the server", ending[0])
             log.info(
-                "session %s: closed with %s after %.1f s",
-                session.id, socket.close_code, time.monotonic() - started,
-            )  # fmt: skip
+                "session %s: closed by %s with %s after %.1f s", session.id, who, code, time.monotonic() - started
+            )
 
     def _codec(self, profile: str, conversation_created: bool) -> Codec:
         key = (profile, conversation_created)

@@ -118,13 +118,22 @@ def missing_type() -> ClientFault:
     return ClientFault("invalid_event", "The 'type' field is missing.")
 
 
+_SHOWN_CHARS: Final = 256
+
+
+def shown(text: str) -> str:
+    """What a client sent, as an error repeats it: not more than anybody would read."""
+    return text if len(text) <= _SHOWN_CHARS else f"{text[:_SHOWN_CHARS]}..."
+
+
 def unsupported_value(param: str, value: object, supported: Iterable[str]) -> ClientFault:
     return ClientFault(
-        "invalid_value", f"Invalid value: '{value}'. Supported values are: {listing(supported)}.", param
+        "invalid_value", f"Invalid value: '{shown(str(value))}'. Supported values are: {listing(supported)}.", param
     )
 
 
 def unknown_parameter(param: str) -> ClientFault:
+    param = shown(param)
     return ClientFault("unknown_parameter", f"Unknown parameter: '{param}'.", param)
 
 
@@ -194,6 +203,12 @@ def array_too_long(param: str, limit: int, length: int) -> ClientFault:
         f"Invalid '{param}': array too long. Expected an array with maximum length {limit}, "
         f"but got an array with length {length} instead.",
         param,
+    )
+
+
+def nested_too_deeply(param: str, limit: int) -> ClientFault:
+    return ClientFault(
+        "invalid_value", f"Invalid '{param}': nested too deeply. At most {limit} levels are supported.", param
     )
 
 
@@ -274,7 +289,7 @@ def model_is_fixed(param: str) -> ClientFault:
 def duplicate_item(item_id: str) -> ClientFault:
     return ClientFault(
         "item_create_duplicate_item_id",
-        f"Error adding item: an item with id '{item_id}' already exists.",
+        f"Error adding item: an item with id '{shown(item_id)}' already exists.",
         "item.id",
     )
 
@@ -282,19 +297,19 @@ def duplicate_item(item_id: str) -> ClientFault:
 def unknown_previous_item(item_id: str) -> ClientFault:
     return ClientFault(
         "item_create_invalid_previous_item_id",
-        f"Error adding item: the previous item with id '{item_id}' does not exist.",
+        f"Error adding item: the previous item with id '{shown(item_id)}' does not exist.",
         "previous_item_id",
     )
 
 
 def unknown_tool_call(call_id: str, param: str = "item.call_id") -> ClientFault:
-    return ClientFault("invalid_tool_call_id", f"Tool call ID '{call_id}' not found in conversation.", param)
+    return ClientFault("invalid_tool_call_id", f"Tool call ID '{shown(call_id)}' not found in conversation.", param)
 
 
 def unknown_item(verb: str, code: str, item_id: str) -> ClientFault:
     """``verb``/``code``: deleting/delete, truncating/truncate, retrieving/retrieve."""
     return ClientFault(
-        f"item_{code}_invalid_item_id", f"Error {verb} item: the item with id '{item_id}' does not exist."
+        f"item_{code}_invalid_item_id", f"Error {verb} item: the item with id '{shown(item_id)}' does not exist."
     )
 
 
@@ -307,11 +322,11 @@ def truncate_beyond_audio(have_ms: int, want_ms: int) -> ClientFault:
 
 
 def unknown_tool(name: str, param: str) -> ClientFault:
-    return ClientFault("invalid_value", f"Tool choice '{name}' not found in 'tools' parameter.", param)
+    return ClientFault("invalid_value", f"Tool choice '{shown(name)}' not found in 'tools' parameter.", param)
 
 
 def unknown_reference(item_id: str, param: str) -> ClientFault:
-    return ClientFault("invalid_value", f"Item with id '{item_id}' not found in conversation.", param)
+    return ClientFault("invalid_value", f"Item with id '{shown(item_id)}' not found in conversation.", param)
 
 
 # ---------------------------------------------------------------------------------------------- responses

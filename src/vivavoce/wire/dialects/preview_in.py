@@ -21,6 +21,8 @@ APPEND_LIMIT: Final = 15 * 1024 * 1024
 
 _T = TypeVar("_T")
 
+_MAX_SCHEMA_DEPTH: Final = 100
+"""Levels of a tool's JSON schema; deeper ones could be read but not be written back."""
 _MODALITIES: Final = (("text",), ("audio", "text"))
 _PARTS_OF_ROLE: Final = {"system": ("input_text",), "user": ("input_text", "input_audio"), "assistant": ("text",)}
 
@@ -128,7 +130,7 @@ class PreviewDecoder:
             output_audio_format=shape.output_audio_format,
             input_audio_transcription=_transcription(shape.input_audio_transcription),
             turn_detection=self._turn_detection(shape.turn_detection),
-            tools=_tools(shape.tools),
+            tools=_tools(shape.tools, "session.tools"),
             tool_choice=_tool_choice(shape.tool_choice, "session.tool_choice"),
             temperature=shape.temperature,
             max_output_tokens=None if max_tokens == "inf" else max_tokens,
@@ -186,15 +188,25 @@ def _transcription(shape: shapes.Transcription | UnsetType | None) -> sc.Transcr
     )
 
 
-def _tools(shape: list[shapes.Tool] | UnsetType) -> tuple[sc.FunctionTool, ...] | UnsetType:
+def _tools(shape: list[shapes.Tool] | UnsetType, path: str) -> tuple[sc.FunctionTool, ...] | UnsetType:
     if isinstance(shape, UnsetType):
         return UNSET
+    for i, tool in enumerate(shape):
+        if tool.parameters and _deeper_than(tool.parameters, _MAX_SCHEMA_DEPTH):
+            raise errors.nested_too_deeply(f"{path}[{i}].parameters", _MAX_SCHEMA_DEPTH)
     return tuple(
         sc.FunctionTool(
             name=tool.name, description=_or(tool.description, None), parameters=_or(tool.parameters, None)
         )
         for tool in shape
     )
+
+
+def _deeper_than(value: object, depth: int) -> bool:
+    if not isinstance(value, dict | list):
+        return False
+    inner = value.values() if isinstance(value, dict) else value
+    return depth == 0 or any(_deeper_than(one, depth - 1) for one in inner)
 
 
 def _tool_choice(shape: shapes.ToolChoiceIn | UnsetType, param: str) -> sc.ToolChoice | UnsetType:
@@ -216,7 +228,7 @@ def _options(shape: shapes.ResponseIn) -> sc.ResponseOptions:
         instructions=UNSET if shape.instructions is None else shape.instructions,
         voice=shape.voice,
         output_audio_format=shape.output_audio_format,
-        tools=_tools(shape.tools),
+        tools=_tools(shape.tools, "response.tools"),
         tool_choice=_tool_choice(shape.tool_choice, "response.tool_choice"),
         temperature=shape.temperature,
         max_output_tokens=None if max_tokens == "inf" else max_tokens,

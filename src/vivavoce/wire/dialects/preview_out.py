@@ -73,12 +73,13 @@ class PreviewEncoder:
                     return None
                 return "rate_limits.updated", {"rate_limits": event.rate_limits}
             case se.ArgumentsDone():
-                # The function's name is told by the item; here it came with the GA dialect.
+                # ``name`` is documented for GA only, but Microsoft's preview client refuses the event without it.
                 return "response.function_call_arguments.done", {
                     "response_id": event.response_id,
                     "item_id": event.item_id,
                     "output_index": event.output_index,
                     "call_id": event.call_id,
+                    "name": event.name,
                     "arguments": event.arguments,
                 }
             case se.ContentPartAdded():
