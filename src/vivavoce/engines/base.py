@@ -3,9 +3,9 @@
 Laws
 ----
 1. An engine is a plain object that satisfies one of the protocols below; there is no base class. A factory
-   named by an entry point (``vivavoce.vad``, ``.transcriber``, ``.language_model``, ``.synthesizer``,
-   ``.speech_model``) makes it
-   from the options of its configuration table; built-ins come in by the same door as plug-ins.
+   named by an entry point (``vivavoce.vad``, ``.transcriber``, ``.language_model``, ``.synthesizer``) makes it from
+   the options of its configuration table; built-ins come in by the same door as plug-ins. A :class:`SpeechModel`
+   has no entry point yet: the runtime takes it (``runtime.engines.Native``), a configuration cannot name it.
 2. Work is an async generator. Closing it (or cancelling whoever iterates) ends the work and frees what it
    held, in ``finally``; nothing of it goes on in the background.
 3. An engine owns no task of a session. CPU-heavy work runs in its own processes or threads, bounded in number.

@@ -12,7 +12,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import deque
-from collections.abc import AsyncIterator, Callable, Coroutine
+from collections.abc import AsyncGenerator, Callable, Coroutine
 from contextlib import aclosing
 from typing import Any, Final
 
@@ -49,6 +49,10 @@ class Utterance:
         self._closed = False
         self._news = asyncio.Event()
 
+    @property
+    def closed(self) -> bool:
+        return self._closed
+
     def feed(self, clip: Clip) -> None:
         self._clips.append(clip)
         self._news.set()
@@ -63,21 +67,25 @@ class Utterance:
         if not self.words.done():
             self.words.set_exception(EngineError(code, message))
 
-    async def audio(self) -> AsyncIterator[bytes]:
-        """s16le mono at the engine's rate, as it comes."""
-        while True:
-            while self._clips:
-                pcm = await self._convert(self._clips.popleft())
-                if pcm:
-                    yield pcm
-            if self._closed:
-                break
-            self._news.clear()
-            await self._news.wait()
-        if self._resampler is not None:
-            tail = self._resampler[1].process(to_samples(b"", AudioFormat.PCM16), last=True)
-            if tail.size:
-                yield tail.astype("<i2").tobytes()
+    async def audio(self) -> AsyncGenerator[bytes, None]:
+        """s16le mono at the engine's rate, as it comes. What it holds of the sound is freed when it is closed."""
+        try:
+            while True:
+                while self._clips:
+                    pcm = await self._convert(self._clips.popleft())
+                    if pcm:
+                        yield pcm
+                if self._closed:
+                    break
+                self._news.clear()
+                await self._news.wait()
+            if self._resampler is not None:
+                tail = self._resampler[1].process(to_samples(b"", AudioFormat.PCM16), last=True)
+                if tail.size:
+                    yield tail.astype("<i2").tobytes()
+        finally:
+            self._resampler = None
+            self._clips.clear()
 
     async def _convert(self, clip: Clip) -> bytes:
         if clip.size > _THREAD_BYTES:
@@ -113,6 +121,8 @@ class Listener:
         self._vad = vad_pool.open(self._on_frame, self._on_fault)
         self._utterances: dict[str, tuple[Utterance, asyncio.Task[None]]] = {}
         self._results: deque[Utterance] = deque(maxlen=KEPT_RESULTS)
+        self._failed: dict[str, str | None] = {}
+        """Codes of recognitions that failed while people were still talking, by item."""
 
     @property
     def backlog_ticks(self) -> int:
@@ -158,9 +168,10 @@ class Listener:
         if item_id in self._utterances:
             self._utterances[item_id][0].close()
         else:
-            self._post(c.RecognitionFailed(item_id, None))
+            self._post(c.RecognitionFailed(item_id, self._failed.pop(item_id, None)))
 
     def drop(self, item_id: str) -> None:
+        self._failed.pop(item_id, None)
         if item_id in self._utterances:
             utterance, task = self._utterances.pop(item_id)
             utterance.fail("item_deleted", "The audio was taken back before it was recognised.")
@@ -187,11 +198,11 @@ class Listener:
         except EngineError as fault:
             log.warning("recognition of %s failed: %s", item_id, fault.code)
             utterance.fail(fault.code, fault.message)
-            self._post(c.RecognitionFailed(item_id, fault.code))
+            self._recognition_failed(utterance, fault.code)
         except Exception as bug:
             log.error("recognition of %s failed: %s", item_id, outline(bug))
             utterance.fail("recognition_failed", f"The recogniser failed: {type(bug).__name__}.")
-            self._post(c.RecognitionFailed(item_id, None))
+            self._recognition_failed(utterance, None)
         else:
             utterance.words.set_result(text)
             self._results.append(utterance)
@@ -203,11 +214,18 @@ class Listener:
             if known is not None and known[0] is utterance:
                 del self._utterances[item_id]
 
+    def _recognition_failed(self, utterance: Utterance, code: str | None) -> None:
+        """Reported when the audio is complete, and not before: until then the session expects none (law 2)."""
+        if utterance.closed:
+            self._post(c.RecognitionFailed(utterance.item_id, code))
+        else:
+            self._failed[utterance.item_id] = code
+
     async def _transcribe(
-        self, audio: AsyncIterator[bytes], options: TranscriptionOptions, item_id: str | None = None
+        self, audio: AsyncGenerator[bytes, None], options: TranscriptionOptions, item_id: str | None = None
     ) -> str:
         pieces: list[str] = []
-        async with aclosing(self._transcriber.transcribe(audio, options)) as deltas:
+        async with aclosing(audio), aclosing(self._transcriber.transcribe(audio, options)) as deltas:
             async for delta in deltas:
                 pieces.append(delta.text)
                 if item_id is not None:
@@ -215,7 +233,7 @@ class Listener:
         return "".join(pieces).strip()
 
 
-async def _once(pcm: bytes) -> AsyncIterator[bytes]:
+async def _once(pcm: bytes) -> AsyncGenerator[bytes, None]:
     yield pcm
 
 

@@ -1,0 +1,148 @@
+"""The listener's side of recognition: one report an utterance, whenever the recogniser gives up."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator, AsyncIterator, Coroutine
+from typing import Any
+
+import pytest
+
+from vivavoce.audio.formats import AudioFormat, Clip
+from vivavoce.core import contract as c
+from vivavoce.engines.base import (
+    EngineError,
+    TranscriberCapabilities,
+    TranscriptDelta,
+    TranscriptionOptions,
+    VadCapabilities,
+)
+from vivavoce.runtime.listener import Listener
+from vivavoce.runtime.vad_pool import VadPool
+from vivavoce.wire.session_config import Transcription
+
+SECOND = Clip(((AudioFormat.PCM16, bytes(48_000)),))
+
+
+class Deaf:
+    """A VAD that is never asked."""
+
+    name = version = "deaf"
+    capabilities = VadCapabilities(sample_rate=16000, frame_samples=512, state_size=1)
+
+    async def start(self) -> None: ...
+    async def close(self) -> None: ...
+    def infer(self, frames: Any, states: Any) -> Any:
+        raise AssertionError
+
+
+class Recogniser:
+    """Says how many bytes it heard, or fails, at once or at the end."""
+
+    name = version = "recogniser"
+    capabilities = TranscriberCapabilities(sample_rate=16000, streaming=True)
+    fault: Exception | None = None
+    at_once = False
+    asked = 0
+
+    async def start(self) -> None: ...
+    async def close(self) -> None: ...
+
+    async def transcribe(
+        self, audio: AsyncIterator[bytes], options: TranscriptionOptions
+    ) -> AsyncGenerator[TranscriptDelta, None]:
+        self.asked += 1
+        if self.fault and self.at_once:
+            raise self.fault
+        size = sum([len(piece) async for piece in audio])
+        if self.fault:
+            raise self.fault
+        yield TranscriptDelta(f"{size} ")
+        yield TranscriptDelta("bytes ")
+
+
+class Bench:
+    def __init__(self, group: asyncio.TaskGroup, pool: VadPool, *, words_needed: bool = True) -> None:
+        self.recogniser = Recogniser()
+        self.posted: list[c.Input] = []
+        self.tasks: set[asyncio.Task[None]] = set()
+        self._group = group
+        self.listener = Listener(
+            post=self.posted.append,
+            spawn=self._spawn,
+            vad_pool=pool,
+            transcriber=self.recogniser,
+            words_needed=words_needed,
+        )
+
+    def _spawn(self, work: Coroutine[Any, Any, None], name: str) -> asyncio.Task[None]:
+        task = self._group.create_task(work, name=name)
+        self.tasks.add(task)
+        return task
+
+    async def settled(self) -> list[c.Input]:
+        await asyncio.wait(self.tasks)
+        return self.posted
+
+
+async def test_deltas_then_the_whole() -> None:
+    async with VadPool(Deaf()) as pool, asyncio.TaskGroup() as group:
+        bench = Bench(group, pool)
+        bench.listener.open("a", None)
+        bench.listener.feed("a", SECOND)
+        bench.listener.finish("a")
+        assert await bench.settled() == [
+            c.RecognitionDelta("a", "32000 "),
+            c.RecognitionDelta("a", "bytes "),
+            c.Recognised("a", "32000 bytes"),
+        ]
+        assert await bench.listener.words("a", 0, SECOND) == "32000 bytes"
+        assert bench.recogniser.asked == 1
+
+
+@pytest.mark.parametrize(
+    ("fault", "code"), [(EngineError("engine_overloaded", "Busy."), "engine_overloaded"), (KeyError("x"), None)]
+)
+@pytest.mark.parametrize("at_once", [True, False])
+async def test_one_report_when_it_fails(fault: Exception, code: str | None, at_once: bool) -> None:
+    """A recogniser that gives up while the person still talks is told when the audio is complete, with its code."""
+    async with VadPool(Deaf()) as pool, asyncio.TaskGroup() as group:
+        bench = Bench(group, pool)
+        bench.recogniser.fault, bench.recogniser.at_once = fault, at_once
+        bench.listener.open("a", Transcription())
+        bench.listener.feed("a", SECOND)
+        if at_once:
+            assert await bench.settled() == []
+            bench.listener.feed("a", SECOND)
+        bench.listener.finish("a")
+        assert await bench.settled() == [c.RecognitionFailed("a", code)]
+        bench.recogniser.fault = None
+        # A later response asks anew.
+        assert await bench.listener.words("a", 0, SECOND) == "32000 bytes"
+
+
+async def test_who_waits_for_words_that_are_taken_back_is_told() -> None:
+    async with VadPool(Deaf()) as pool, asyncio.TaskGroup() as group:
+        bench = Bench(group, pool)
+        bench.listener.open("a", None)
+        waiting = group.create_task(_fault(bench.listener, "a"))
+        await asyncio.sleep(0)
+        bench.listener.drop("a")
+        assert await waiting == "item_deleted"
+        assert await bench.settled() == []
+
+
+async def _fault(listener: Listener, item_id: str) -> str:
+    with pytest.raises(EngineError) as caught:
+        await listener.words(item_id, 0, SECOND)
+    return caught.value.code
+
+
+async def test_nobody_is_asked_for_words_that_nobody_wants() -> None:
+    async with VadPool(Deaf()) as pool, asyncio.TaskGroup() as group:
+        bench = Bench(group, pool, words_needed=False)
+        bench.listener.open("a", None)
+        bench.listener.feed("a", SECOND)
+        bench.listener.finish("a")
+        assert bench.posted == [c.RecognitionFailed("a", None)]
+        assert bench.recogniser.asked == 0
