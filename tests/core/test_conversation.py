@@ -125,7 +125,7 @@ class ConversationModel(RuleBasedStateMachine):
         names = [entry.item.id for entry in self.model]
         assert list(self.conversation) == self.model
         assert len(self.conversation) == len(self.model)
-        assert self.conversation.last_id == (names[-1] if names else None)
+        assert [entry.item.id for entry in self.conversation] == names
         for i, name in enumerate(names):
             assert self.conversation.predecessor(name) == (names[i - 1] if i else None)
             assert name in self.conversation

@@ -57,7 +57,7 @@ class Case:
 
     @property
     def last_item(self) -> str:
-        return self.session.conversation.last_id or "item_gone"
+        return next((entry.item.id for entry in reversed(self.session.conversation.snapshot())), "item_gone")
 
 
 def label(effect: c.Effect) -> str:
@@ -402,7 +402,7 @@ EXPECTED: Final[dict[str, dict[str, str]]] = {
         "created": END,
         "streaming talking": END_SPEECH,
         "calling": END_CALL,
-        "owed": f"{END_SPEECH} {BEGIN}",
+        "owed": END_SPEECH,
         "*": "!response_cancel_not_active",
     },
     "cancel by id": {
@@ -410,7 +410,7 @@ EXPECTED: Final[dict[str, dict[str, str]]] = {
         "streaming talking": END_SPEECH,
         "calling": END_CALL,
         "apart": END_TEXT_APART,
-        "owed": f"{END_SPEECH} {BEGIN}",
+        "owed": END_SPEECH,
         "*": "!response_cancel_not_active",
     },
     "rejected": {
@@ -488,7 +488,7 @@ EXPECTED: Final[dict[str, dict[str, str]]] = {
         "streaming talking": END_SPEECH,
         "calling": END_CALL,
         "apart": END_TEXT_APART,
-        "owed": f"{END_SPEECH} {BEGIN}",
+        "owed": END_SPEECH,
         "*": "",
     },
     "full": {
@@ -496,7 +496,7 @@ EXPECTED: Final[dict[str, dict[str, str]]] = {
         "streaming talking": END_SPEECH,
         "calling": END_CALL,
         "apart": END_TEXT_APART,
-        "owed": f"{END_SPEECH} {BEGIN}",
+        "owed": END_SPEECH,
         "*": "",
     },
     "filtered": {
@@ -504,7 +504,7 @@ EXPECTED: Final[dict[str, dict[str, str]]] = {
         "streaming talking": END_SPEECH,
         "calling": END_CALL,
         "apart": END_TEXT_APART,
-        "owed": f"{END_SPEECH} {BEGIN}",
+        "owed": END_SPEECH,
         "*": "",
     },
     "failed": {
@@ -512,7 +512,7 @@ EXPECTED: Final[dict[str, dict[str, str]]] = {
         "streaming talking": END_SPEECH,
         "calling": END_CALL,
         "apart": END_TEXT_APART,
-        "owed": f"{END_SPEECH} {BEGIN}",
+        "owed": END_SPEECH,
         "*": "",
     },
     "late text": {

@@ -206,7 +206,12 @@ class SessionWalk(RuleBasedStateMachine):
     def create_with_an_id_in_use(self, data: Any) -> None:
         item_id = self.any_item(data)
         item = items.MessageItem(item_id, "system", (items.InputTextPart("x"),))
-        taken = item_id in self.watcher.conversation or item_id == self.watcher.talking
+        taken = (
+            item_id in self.watcher.conversation
+            or item_id == self.watcher.talking
+            or item_id in self.session._orphans
+            or item_id == self.session.responses.open_item_id
+        )
         effects = self.receive(ce.ItemCreate(item=item))
         if self.session.phase is Phase.OPEN:
             assert isinstance(effects[0], c.Emit)

@@ -363,8 +363,8 @@ async def test_an_engine_that_does_not_close_keeps_no_other_open(
         pass
     assert bench.log[-4:] == ["close espeak", "close scripted", "close pocketsphinx", "close silero"]
     assert [record.getMessage() for record in caplog.records] == [
-        "synthesizer 'espeak' did not close",
-        "language_model 'scripted' did not close",
+        "synthesizer 'espeak' did not close: RuntimeError",
+        "language_model 'scripted' did not close: TimeoutError",
     ]
 
 

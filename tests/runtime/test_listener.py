@@ -10,6 +10,7 @@ import pytest
 
 from vivavoce.audio.formats import AudioFormat, Clip
 from vivavoce.core import contract as c
+from vivavoce.core.context import Entry
 from vivavoce.engines.base import (
     EngineError,
     TranscriberCapabilities,
@@ -19,9 +20,15 @@ from vivavoce.engines.base import (
 )
 from vivavoce.runtime.listener import Listener
 from vivavoce.runtime.vad_pool import VadPool
+from vivavoce.wire import items
 from vivavoce.wire.session_config import Transcription
 
 SECOND = Clip(((AudioFormat.PCM16, bytes(48_000)),))
+
+
+def entry(item_id: str, *, listened: bool = True) -> Entry:
+    item = items.MessageItem(item_id, "user", (items.InputAudioPart(),))
+    return Entry(item, clips={0: SECOND}, listened=listened)
 
 
 class Deaf:
@@ -41,7 +48,7 @@ class Recogniser:
 
     name = version = "recogniser"
     capabilities = TranscriberCapabilities(sample_rate=16000, streaming=True)
-    fault: Exception | None = None
+    fault: BaseException | None = None
     at_once = False
     asked = 0
 
@@ -96,7 +103,7 @@ async def test_deltas_then_the_whole() -> None:
             c.RecognitionDelta("a", "bytes "),
             c.Recognised("a", "32000 bytes"),
         ]
-        assert await bench.listener.words("a", 0, SECOND) == "32000 bytes"
+        assert await bench.listener.words(entry("a"), 0) == "32000 bytes"
         assert bench.recogniser.asked == 1
 
 
@@ -118,7 +125,45 @@ async def test_one_report_when_it_fails(fault: Exception, code: str | None, at_o
         assert await bench.settled() == [c.RecognitionFailed("a", code)]
         bench.recogniser.fault = None
         # A later response asks anew.
-        assert await bench.listener.words("a", 0, SECOND) == "32000 bytes"
+        assert await bench.listener.words(entry("a"), 0) == "32000 bytes"
+
+
+async def test_an_engine_that_is_done_early_is_told_when_the_audio_is_complete() -> None:
+    async with VadPool(Deaf()) as pool, asyncio.TaskGroup() as group:
+        bench = Bench(group, pool)
+
+        async def hasty(
+            audio: AsyncIterator[bytes], options: TranscriptionOptions
+        ) -> AsyncGenerator[TranscriptDelta, None]:
+            await anext(audio)
+            yield TranscriptDelta("hello")
+
+        bench.recogniser.transcribe = hasty  # type: ignore[method-assign]
+        bench.listener.open("a", None)
+        bench.listener.feed("a", SECOND)
+        assert await bench.settled() == [c.RecognitionDelta("a", "hello")]
+        bench.listener.finish("a")
+        assert bench.posted[1:] == [c.Recognised("a", "hello")]
+
+
+async def test_a_cancellation_of_the_engines_own_is_a_failure() -> None:
+    async with VadPool(Deaf()) as pool, asyncio.TaskGroup() as group:
+        bench = Bench(group, pool)
+        bench.recogniser.fault = asyncio.CancelledError()
+        bench.listener.open("a", None)
+        bench.listener.finish("a")
+        assert await bench.settled() == [c.RecognitionFailed("a", None)]
+
+
+async def test_words_of_an_item_that_only_has_the_id_of_another() -> None:
+    """A client may delete an item and send other audio under its id."""
+    async with VadPool(Deaf()) as pool, asyncio.TaskGroup() as group:
+        bench = Bench(group, pool)
+        bench.listener.open("a", None)
+        bench.listener.finish("a")
+        assert (await bench.settled())[-1] == c.Recognised("a", "0 bytes")
+        assert await bench.listener.words(entry("a", listened=False), 0) == "32000 bytes"
+        assert await bench.listener.words(entry("a"), 0) == "0 bytes"
 
 
 async def test_who_waits_for_words_that_are_taken_back_is_told() -> None:
@@ -134,7 +179,7 @@ async def test_who_waits_for_words_that_are_taken_back_is_told() -> None:
 
 async def _fault(listener: Listener, item_id: str) -> str:
     with pytest.raises(EngineError) as caught:
-        await listener.words(item_id, 0, SECOND)
+        await listener.words(entry(item_id), 0)
     return caught.value.code
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import logging
 from collections.abc import AsyncIterator
@@ -192,11 +193,61 @@ async def test_the_id_of_the_request_comes_back(client: ClientSession) -> None:
         assert socket._response.headers["x-ms-client-request-id"] == "mine-1"
 
 
-async def test_a_broken_upgrade_is_no_session(client: ClientSession, server: Server) -> None:
-    headers = {"api-key": KEY, "Upgrade": "websocket", "Connection": "Upgrade", "Sec-WebSocket-Version": "13"}
-    async with client.get(AZURE, headers=headers) as answer:
-        assert answer.status == 400
+@pytest.mark.parametrize(
+    ("method", "broken"),
+    [
+        ("GET", {"Sec-WebSocket-Key": ""}),
+        ("GET", {"Sec-WebSocket-Version": "8"}),
+        ("GET", {"Upgrade": "h2c"}),
+        ("POST", {}),
+        ("HEAD", {}),
+    ],
+)
+async def test_a_broken_upgrade_is_no_session(
+    client: ClientSession, server: Server, method: str, broken: dict[str, str]
+) -> None:
+    headers = {
+        "api-key": KEY,
+        "Upgrade": "websocket",
+        "Connection": "Upgrade",
+        "Sec-WebSocket-Version": "13",
+        "Sec-WebSocket-Key": "dGhlIHNhbXBsZSBub25jZQ==",
+    }
+    async with client.request(method, AZURE, headers=headers | broken) as answer:
+        assert (answer.status, answer.headers["Sec-WebSocket-Version"]) == (426, "13")
     await no_sessions(server)
+
+
+@pytest.mark.parametrize(
+    "request_line",
+    [
+        "GET /openai/realtime?api-key=sk-MYSECRETKEY foo HTTP/1.1\r\nHost: x\r\n",
+        "GET /openai/realtime HTTP/1.1\r\nHost: x\r\napi-key: sk-MYSECRETKEY\x01\r\n",
+        "GET /openai/realtime HTTP/1.1\r\nHost: x\r\napi-key: sk-MYSECRETKEY" + "x" * 10_000 + "\r\n",
+    ],
+)
+async def test_a_key_in_a_request_that_cannot_be_read_is_not_logged(
+    server: Server, caplog: pytest.LogCaptureFixture, request_line: str
+) -> None:
+    caplog.set_level("DEBUG")
+    reader, writer = await asyncio.open_connection("127.0.0.1", server.port)
+    writer.write(f"{request_line}\r\n".encode())
+    assert (await reader.readline()).startswith(b"HTTP/1.")
+    writer.close()
+    await writer.wait_closed()
+    assert "a request was refused" in caplog.text
+    assert "MYSECRETKEY" not in caplog.text
+
+
+async def test_a_path_cannot_forge_a_log_line(
+    client: ClientSession, server: Server, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO")
+    async with client.get("/x%0dERROR%20forged%1b[31m%e2%80%a8y") as answer:
+        assert answer.status == 404
+    (line,) = [record.getMessage() for record in caplog.records if record.getMessage().startswith("refused")]
+    assert line.isprintable()
+    assert line.isascii()
 
 
 async def test_health(client: ClientSession, server: Server) -> None:

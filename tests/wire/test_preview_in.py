@@ -1037,6 +1037,7 @@ def test_response_create_full() -> None:
             items.FunctionCallOutputItem("o1", "call_1", "sunny"),
             items.ItemReference("m0"),
         ),
+        input_paths=tuple(f"response.input[{i}]" for i in range(4)),
         cancel_previous=False,
     )
 

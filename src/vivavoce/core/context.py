@@ -20,11 +20,18 @@ class Entry:
     """Audio that the client sent, by content index."""
     heard: Mapping[int, str] = field(default_factory=lambda: MappingProxyType({}))
     """What the recogniser made of it, by content index."""
+    listened: bool = False
+    """The audio came through the input buffer, so the recogniser has heard it, or is hearing it, under this id."""
     text_tokens: int = 0
     audio_tokens: int = 0
     audio_ms: int = 0
     """Milliseconds of assistant audio that the conversation holds."""
     truncated: bool = False
+
+    @property
+    def has_audio(self) -> bool:
+        """The assistant spoke here, also when none of it is left after a truncation to 0 ms."""
+        return self.audio_ms > 0 or self.truncated
 
 
 @dataclass(frozen=True, slots=True)

@@ -40,6 +40,8 @@ class Conversation:
         """Function calls in the list, by call id, with their number."""
         self._spoken = 0
         """Assistant messages with audio in the list."""
+        self.clip_ticks = 0
+        """Audio that the items hold, in ticks."""
         self._snapshot: tuple[Entry, ...] | None = None
 
     def __contains__(self, item_id: object) -> bool:
@@ -58,10 +60,6 @@ class Conversation:
     @property
     def has_assistant_audio(self) -> bool:
         return self._spoken > 0
-
-    @property
-    def last_id(self) -> str | None:
-        return self._last
 
     def get(self, item_id: str) -> Entry | None:
         node = self._nodes.get(item_id)
@@ -128,7 +126,7 @@ class Conversation:
         if entry is None:
             raise errors.unknown_item("truncating", "truncate", item_id)
         item = entry.item
-        if not isinstance(item, items.MessageItem) or entry.audio_ms == 0 or content_index >= len(item.content):
+        if not isinstance(item, items.MessageItem) or not entry.has_audio or content_index >= len(item.content):
             raise errors.not_truncatable()
         if not isinstance(item.content[content_index], items.AudioPart):
             raise errors.not_truncatable()
@@ -147,8 +145,9 @@ class Conversation:
             self._nodes[after].before = before
 
     def _count(self, entry: Entry, step: int) -> None:
-        if entry.audio_ms:
+        if entry.has_audio:
             self._spoken += step
+        self.clip_ticks += step * sum(clip.ticks for clip in entry.clips.values())
         if isinstance(entry.item, items.FunctionCallItem):
             call_id = entry.item.call_id
             self._calls[call_id] = self._calls.get(call_id, 0) + step

@@ -7,6 +7,7 @@ characters by a multiplication modulo a power of 62, which is one to one, so tha
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Container
 from typing import Final
 
 _ALPHABET: Final = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
@@ -30,9 +31,20 @@ class Ids:
             number, digit = divmod(number, 62)
             stem.append(_ALPHABET[digit])
         self._stem = "".join(stem)
+        self._taken: Container[str] = ()
+
+    def avoid(self, taken: Container[str]) -> None:
+        """Never make an id that is in ``taken``: a client may have named an item as we would."""
+        self._taken = taken
 
     def next(self, prefix: str) -> str:
         """A new identifier such as ``item_`` + 21 characters, for the prefixes of the protocol."""
+        made = self._make(prefix)
+        while made in self._taken:
+            made = self._make(prefix)
+        return made
+
+    def _make(self, prefix: str) -> str:
         self._count += 1
         rest, pair = divmod(self._count * _STRIDE % _SPACE, 3844)
         tail = _PAIRS[pair]

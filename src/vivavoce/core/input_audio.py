@@ -3,7 +3,7 @@
 Laws
 ----
 1. The clock counts every byte ever appended. Commit, clear and a change of format never move it back.
-2. Audio lies in one piece from ``kept_from`` to ``clock``. Without turn detection all of it is uncommitted.
+2. Audio lies in one piece from ``kept_from`` to ``clock``.
 3. With turn detection, audio that no turn can reach any more is dropped: in silence only the padding stays.
 4. What was committed may be reached once more, as the padding of the next turn, but is not committed by hand again.
 """
@@ -19,7 +19,7 @@ from vivavoce.wire import errors
 
 MIN_COMMIT_TICKS: Final = 100 * TICKS_PER_MS
 MAX_BUFFER_TICKS: Final = 30 * 60 * 1000 * TICKS_PER_MS
-"""As long as a session lasts (protocol section 4.1)."""
+"""Audio that a session may hold, in the buffer and in its items: as long as it lasts (protocol section 4.1)."""
 
 
 @dataclass(slots=True)
@@ -45,16 +45,21 @@ class InputAudio:
         """Where the audio that is still here begins."""
         return self._chunks[0].start if self._chunks else self.clock
 
-    def append(self, fmt: AudioFormat, data: bytes) -> int:
-        """Take ``data``; returns the tick at which it begins. Raises ClientFault, changing nothing."""
+    def check_room(self, ticks: int, held_ticks: int) -> None:
+        """Raises ClientFault when so much more audio would be too much, beside what the conversation holds."""
+        if self.clock - self.kept_from + held_ticks + ticks > MAX_BUFFER_TICKS:
+            raise errors.buffer_full(MAX_BUFFER_TICKS // TICKS_PER_MS)
+
+    def append(self, fmt: AudioFormat, data: bytes, held_ticks: int = 0) -> int:
+        """Take ``data``; returns the tick at which it begins. ``held_ticks``: audio that the conversation holds.
+        Raises ClientFault, changing nothing."""
         if not data:
             raise errors.invalid_audio("audio", fmt.value, "empty bytes")
         if len(data) % fmt.sample_bytes:
             raise errors.invalid_audio("audio", fmt.value)
         start = self.clock
         ticks = fmt.ticks(len(data))
-        if start + ticks - self.kept_from > MAX_BUFFER_TICKS:
-            raise errors.buffer_full(MAX_BUFFER_TICKS // TICKS_PER_MS)
+        self.check_room(ticks, held_ticks)
         self.clock = start + ticks
         self._chunks.append(_Chunk(start, self.clock, fmt, data))
         return start

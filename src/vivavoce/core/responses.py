@@ -24,7 +24,7 @@ from vivavoce.core.context import Entry, ResponsePlan
 from vivavoce.core.conversation import Conversation, truncated
 from vivavoce.core.ids import Ids
 from vivavoce.core.journal import Journal
-from vivavoce.core.output import Closed, Opened, OpenMessage, Output, Step
+from vivavoce.core.output import Closed, OpenCall, Opened, OpenMessage, Output, Step
 from vivavoce.wire import errors, items
 from vivavoce.wire import server_events as se
 from vivavoce.wire.errors import ServerFault
@@ -80,6 +80,8 @@ class Responses:
     def __init__(self, *, model: str, ids: Ids, conversation: Conversation, journal: Journal) -> None:
         self.default: Run | None = None
         self.apart: dict[str, Run] = {}
+        self._settling = 0
+        """Responses that are over and whose rate limits are still to be told."""
         self._model = model
         self._ids = ids
         self._conversation = conversation
@@ -87,6 +89,17 @@ class Responses:
         self._cache = usage.PromptCache()
 
     # ------------------------------------------------------------------------------------ beginning and end
+
+    @property
+    def free(self) -> bool:
+        """A response of the default conversation may begin, after everything that belongs to the last one."""
+        return self.default is None and not self._settling
+
+    @property
+    def open_item_id(self) -> str | None:
+        """The item that the default response is producing."""
+        output = self.default.output.open if self.default else None
+        return output.item_id if isinstance(output, OpenMessage | OpenCall) else None
 
     def check_free(self, *, in_band: bool) -> None:
         """Raises ClientFault if no such response may begin now."""
@@ -199,6 +212,10 @@ class Responses:
         if run is not None:
             self._fail(run, report.fault)
 
+    def settled(self) -> None:
+        """The rate limits after a response are known."""
+        self._settling = max(0, self._settling - 1)
+
     def sync(self) -> None:
         """Bring the conversation up to the audio that was sent of items still open."""
         run = self.default
@@ -243,6 +260,7 @@ class Responses:
         else:
             self.apart.pop(run.plan.response_id, None)
         self._journal.ask(c.StopResponse(run.plan.response_id))
+        self._settling += tell
         self._journal.ask(c.SettleQuota(run.plan.response_id, tokens, tell))
 
     def _describe(
@@ -300,7 +318,8 @@ class Responses:
         self._journal.emit(se.ItemDone(self._conversation.predecessor(item.id), item))
 
     def _input_usage(self, plan: ResponsePlan, *, in_band: bool) -> se.Usage:
-        text = usage.prompt_tokens(plan.instructions, plan.tools) + sum(e.text_tokens for e in plan.context)
+        prompt = self._cache.prompt_tokens(plan.instructions, plan.tools)
+        text = prompt + sum(e.text_tokens for e in plan.context)
         audio = sum(e.audio_tokens for e in plan.context)
         cached_text = cached_audio = 0
         if in_band:

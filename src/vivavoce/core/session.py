@@ -5,10 +5,11 @@ and returns what must happen next, in order. :attr:`Session.next_deadline` says 
 
 Laws
 ----
-1. ``Open -> Closing -> Closed``: after ``Close`` was asked for, a session takes no input and asks for nothing.
+1. ``Open -> Closing``: after ``Close`` was asked for, a session takes no input and asks for nothing.
 2. An event is accepted whole or refused whole: checks come first, and a fault leaves everything as it was.
 3. Every client event is answered in the order of arrival; one fault, one ``error`` event.
-4. Recognition of an item is ``Listening`` while its audio comes, then ``Awaited``; it ends once.
+4. Recognition of an item is ``LISTENING`` while its audio comes, then ``REPORTED`` or ``SILENT``, as the client
+   wants its words or not; it ends once, by one report. If the item is deleted, the report changes nothing.
 """
 
 from __future__ import annotations
@@ -89,7 +90,10 @@ class Session:
         self._turn: turns.Turn = turns.Off() if config.turn_detection is None else turns.Quiet()
         self._fed_until = 0
         self._recognitions: dict[str, Recognition] = {}
+        self._orphans: set[str] = set()
+        """Deleted items whose recognition goes on."""
         self._response_owed = False
+        self._ids.avoid(self._conversation)
 
     @property
     def id(self) -> str:
@@ -122,6 +126,7 @@ class Session:
             return []
         try:
             self._dispatch(event, now)
+            self._pay_owed_response()
         except ClientFault as fault:
             event_id = getattr(event, "event_id", None)
             self._journal.emit(se.ErrorRaised(fault.body(event_id)))
@@ -172,15 +177,13 @@ class Session:
                 self._responses.granted(event)
             case c.QuotaDenied():
                 self._responses.denied(event)
-                self._pay_owed_response()
             case c.QuotaSettled():
+                self._responses.settled()
                 self._journal.emit(se.RateLimitsUpdated("done", event.rate_limits))
             case c.ResponseFinished():
                 self._responses.finished(event)
-                self._pay_owed_response()
             case c.ResponseFailed():
                 self._responses.failed(event)
-                self._pay_owed_response()
             case c.TimePassed():
                 self._time_passed(now)
             case c.ShutDown():
@@ -252,13 +255,16 @@ class Session:
         fmt = self._input_format
         if event.undecodable:
             raise errors.invalid_audio("audio", fmt.value)
-        start = self._audio.append(fmt, event.audio)
+        start = self._audio.append(fmt, event.audio, held_ticks=self._conversation.clip_ticks)
         if not isinstance(self._turn, turns.Off):
             self._journal.ask(c.FeedVad(start, fmt, event.audio))
 
     def _vad_frame(self, frame: c.VadFrame) -> None:
         vad = self.config.turn_detection
         if vad is None:
+            return
+        if isinstance(self._turn, turns.Quiet) and frame.end_tick <= self._audio.uncommitted_from:
+            # The client committed this by hand before it was judged: it belongs to an item already.
             return
         self._turn, news = turns.hear(self._turn, frame.end_tick, frame.probability, vad)
         match news:
@@ -298,7 +304,6 @@ class Session:
         self._add_user_audio(ended.item_id, clip)
         if vad.create_response:
             self._response_owed = True
-            self._pay_owed_response()
 
     def _commit(self) -> None:
         match self._turn:
@@ -354,6 +359,7 @@ class Session:
         entry = Entry(
             item,
             clips=MappingProxyType({0: clip}),
+            listened=True,
             text_tokens=usage.item_text_tokens(item),
             audio_tokens=usage.user_audio_tokens(clip.ticks),
         )
@@ -369,7 +375,7 @@ class Session:
 
     def _recognised(self, report: c.Recognised) -> None:
         state = self._recognitions.get(report.item_id)
-        if state is Recognition.LISTENING:
+        if state is Recognition.LISTENING or self._is_orphan(report.item_id):
             return
         self._recognitions.pop(report.item_id, None)
         entry = self._conversation.get(report.item_id)
@@ -382,7 +388,16 @@ class Session:
         heard = MappingProxyType({**entry.heard, report.content_index: report.text})
         self._conversation.replace(replace(entry, item=item, heard=heard))
 
+    def _is_orphan(self, item_id: str) -> bool:
+        """The report is the last one of an item that was deleted."""
+        if item_id not in self._orphans:
+            return False
+        self._orphans.discard(item_id)
+        return True
+
     def _recognition_failed(self, report: c.RecognitionFailed) -> None:
+        if self._is_orphan(report.item_id):
+            return
         state = self._recognitions.pop(report.item_id, None)
         if state is Recognition.REPORTED and report.item_id in self._conversation:
             fault = errors.transcription_failed(report.code, report.item_id)
@@ -402,14 +417,17 @@ class Session:
         self._journal.emit(se.ItemDone(previous, entry.item))
 
     def _is_taken(self, item_id: str) -> bool:
-        """An item has this id, or the turn under way has announced that its item will."""
+        """An item has this id, the turn under way has announced that its item will, or something is still under way
+        for an item that was deleted."""
         announced = isinstance(self._turn, turns.Speaking | turns.Hesitating) and self._turn.item_id == item_id
-        return announced or item_id in self._conversation
+        under_way = item_id in self._orphans or item_id == self._responses.open_item_id
+        return announced or under_way or item_id in self._conversation
 
     def _item_delete(self, event: ce.ItemDelete) -> None:
         self._conversation.delete(event.item_id)
         # Its recognition goes on: a response that runs on it may still need the words.
-        self._recognitions.pop(event.item_id, None)
+        if self._recognitions.pop(event.item_id, None) is not None:
+            self._orphans.add(event.item_id)
         self._journal.emit(se.ItemDeleted(event.item_id))
 
     def _item_truncate(self, event: ce.ItemTruncate) -> None:
@@ -446,7 +464,8 @@ class Session:
             item,
             clips=MappingProxyType(clips),
             heard=MappingProxyType(heard),
-            text_tokens=usage.item_text_tokens(item),
+            text_tokens=usage.item_text_tokens(item)
+            + sum(usage.text_tokens(text) for i, text in heard.items() if i not in clips),
             audio_tokens=sum(usage.user_audio_tokens(clip.ticks) for clip in clips.values()),
         )
 
@@ -456,6 +475,7 @@ class Session:
             raise errors.invalid_audio(param, fmt.value)
         if not part.audio and part.transcript is None:
             raise errors.invalid_audio(param, fmt.value, "empty bytes")
+        self._audio.check_room(fmt.ticks(len(part.audio)), self._conversation.clip_ticks)
         return Clip(((fmt, part.audio),)) if part.audio else Clip()
 
     # ------------------------------------------------------------------------------------------ responses
@@ -470,8 +490,8 @@ class Session:
         tools = _or(options.tools, self.config.tools)
         tool_choice = _or(options.tool_choice, self.config.tool_choice)
         _check_tool_choice(tool_choice, tools, "response.tool_choice")
-        context = None if options.input is None else self._context(options.input)
-        if in_band and options.cancel_previous:
+        context = None if options.input is None else self._context(options.input, options.input_paths)
+        if options.cancel_previous:
             self._responses.cancel(None, "client_cancelled")
         if in_band:
             self._response_owed = False
@@ -480,11 +500,10 @@ class Session:
     def _response_cancel(self, event: ce.ResponseCancel) -> None:
         if not self._responses.cancel(event.response_id, "client_cancelled"):
             raise errors.nothing_to_cancel()
-        self._pay_owed_response()
 
     def _pay_owed_response(self) -> None:
-        """A turn of the user waits for its response, and starts it when the running one has ended."""
-        if self._response_owed and self._responses.default is None:
+        """A turn of the user waits for its response, and starts it when the running one has ended and said all."""
+        if self._response_owed and self._responses.free and self.phase is Phase.OPEN:
             self._response_owed = False
             self._start_response(sc.ResponseOptions(), None)
 
@@ -505,12 +524,13 @@ class Session:
         )
         self._responses.create(plan, in_band=options.conversation == "auto", metadata=options.metadata)
 
-    def _context(self, given: tuple[items.ContextItem, ...]) -> tuple[Entry, ...]:
-        """The ``input`` of a response as entries. Raises ClientFault."""
+    def _context(self, given: tuple[items.ContextItem, ...], paths: tuple[str, ...]) -> tuple[Entry, ...]:
+        """The ``input`` of a response as entries, under ids of our own: these items are nobody else's. Raises
+        ClientFault."""
         entries: list[Entry] = []
         calls: set[str] = set()
         for i, item in enumerate(given):
-            path = f"response.input[{i}]"
+            path = paths[i] if paths else f"response.input[{i}]"
             if isinstance(item, items.ItemReference):
                 entry = self._conversation.get(item.id)
                 if entry is None:
@@ -518,7 +538,7 @@ class Session:
             else:
                 if isinstance(item, items.FunctionCallOutputItem) and item.call_id not in calls:
                     self._check_call(item.call_id, f"{path}.call_id")
-                entry = self._entry(item, path)
+                entry = self._entry(structs.replace(item, id=""), path)
             if isinstance(entry.item, items.FunctionCallItem):
                 calls.add(entry.item.call_id)
             entries.append(entry)

@@ -66,7 +66,8 @@ def assistant_audio_tokens(ticks: int) -> int:
 
 
 def item_text_tokens(item: items.Item) -> int:
-    """Tokens of an item's text, with its framing; transcripts of audio are not counted beside the audio."""
+    """Tokens of an item's text, with its framing. What the assistant said counts as text beside its audio, as it
+    did when it was made; what a user said counts by its audio alone."""
     match item:
         case items.MessageItem():
             texts = sum(
@@ -101,22 +102,31 @@ class PromptCache:
     """What the service would find cached: the prefix that a context shares with the one before it."""
 
     def __init__(self) -> None:
-        self._prompt: tuple[str, tuple[FunctionTool, ...]] | None = None
-        self._context: tuple[Entry, ...] = ()
+        self._prompt: tuple[str, tuple[FunctionTool, ...]] = ("", ())
+        self._prompt_tokens = 0
+        self._cached_prompt: tuple[str, tuple[FunctionTool, ...]] | None = None
+        self._cached_items: tuple[items.Item, ...] = ()
+
+    def prompt_tokens(self, instructions: str, tools: tuple[FunctionTool, ...]) -> int:
+        """As the function of that name; the last prompt is not counted again."""
+        if self._prompt != (instructions, tools):
+            self._prompt = (instructions, tools)
+            self._prompt_tokens = prompt_tokens(instructions, tools)
+        return self._prompt_tokens
 
     def look_up(
         self, instructions: str, tools: tuple[FunctionTool, ...], context: tuple[Entry, ...]
     ) -> tuple[int, int]:
         """-> cached (text, audio) tokens, together a multiple of 64; remembers this context for the next time."""
         text = audio = 0
-        if self._prompt == (instructions, tools):
-            text = prompt_tokens(instructions, tools)
-            for old, new in zip(self._context, context, strict=False):
-                if old.item.id != new.item.id or old.item != new.item:
+        if self._cached_prompt == (instructions, tools):
+            text = self.prompt_tokens(instructions, tools)
+            for old, new in zip(self._cached_items, context, strict=False):
+                if old != new.item:
                     break
                 text += new.text_tokens
                 audio += new.audio_tokens
-        self._prompt = (instructions, tools)
-        self._context = context
+        self._cached_prompt = (instructions, tools)
+        self._cached_items = tuple(entry.item for entry in context)
         total = (text + audio) // CACHE_BLOCK * CACHE_BLOCK
         return min(text, total), total - min(text, total)

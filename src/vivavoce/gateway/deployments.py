@@ -171,8 +171,9 @@ class EngineSet:
             try:
                 async with asyncio.timeout(ENGINE_CLOSE_S):
                     await engine.close()
-            except Exception:
-                logger.exception("%s '%s' did not close", kind, name)
+            except Exception as error:
+                # Not its text: an engine's may quote what it was working on.
+                logger.error("%s '%s' did not close: %s", kind, name, type(error).__name__)
 
 
 async def _start(key: EngineKey, engine: Engine) -> None:

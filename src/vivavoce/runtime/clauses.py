@@ -10,10 +10,12 @@ FIRST_CHARS: Final = 16
 LATER_CHARS: Final = 48
 """Later clauses end at a comma only when they are this long: fewer seams sound better."""
 MAX_CHARS: Final = 240
-"""A clause without punctuation ends at a space when it is this long."""
+"""A clause ends at a space when it is this long, if it has not ended before."""
 
-_SENTENCE_END: Final = re.compile(r"[.!?…]+[\"'”’)\]]*(?=\s)|[。！？]+[」』”’）]*|\n+")
-_CLAUSE_END: Final = re.compile(r"[,;:–—][\"'”’)\]]*(?=\s)|[、；：，]")
+_WINDOW: Final = MAX_CHARS + 2
+"""Ends are looked for no further: a model may hand over its whole answer at once."""
+_SENTENCE_END: Final = re.compile(r"[.!?…]++[\"'”’)\]]*+(?=\s)|[。！？]++[」』”’）]*+|\n++")
+_CLAUSE_END: Final = re.compile(r"[,;:–—][\"'”’)\]]*+(?=\s)|[、；：，]")
 
 
 class ClauseSplitter:
@@ -53,13 +55,13 @@ class ClauseSplitter:
         return None
 
     def _sentence_end(self) -> int | None:
-        for mark in _SENTENCE_END.finditer(self._text):
+        for mark in _SENTENCE_END.finditer(self._text, 0, _WINDOW):
             if self._text[: mark.end()].strip():
                 return mark.end()
         return None
 
     def _clause_end(self, enough: int) -> int | None:
-        for mark in _CLAUSE_END.finditer(self._text):
+        for mark in _CLAUSE_END.finditer(self._text, 0, _WINDOW):
             if mark.end() >= enough:
                 return mark.end()
         return None

@@ -20,6 +20,7 @@ from vivavoce.audio.formats import AudioFormat, Clip
 from vivavoce.audio.g711 import to_samples
 from vivavoce.audio.resample import Resampler, clip_to_pcm
 from vivavoce.core import contract as c
+from vivavoce.core.context import Entry
 from vivavoce.engines.base import EngineError, Transcriber, TranscriptionOptions
 from vivavoce.runtime.bugs import outline
 from vivavoce.runtime.vad_pool import VadPool
@@ -121,8 +122,8 @@ class Listener:
         self._vad = vad_pool.open(self._on_frame, self._on_fault)
         self._utterances: dict[str, tuple[Utterance, asyncio.Task[None]]] = {}
         self._results: deque[Utterance] = deque(maxlen=KEPT_RESULTS)
-        self._failed: dict[str, str | None] = {}
-        """Codes of recognitions that failed while people were still talking, by item."""
+        self._early: dict[str, c.Recognised | c.RecognitionFailed] = {}
+        """Reports of recognitions that ended while people were still talking, by item."""
 
     @property
     def backlog_ticks(self) -> int:
@@ -168,25 +169,28 @@ class Listener:
         if item_id in self._utterances:
             self._utterances[item_id][0].close()
         else:
-            self._post(c.RecognitionFailed(item_id, self._failed.pop(item_id, None)))
+            self._post(self._early.pop(item_id, c.RecognitionFailed(item_id, None)))
 
     def drop(self, item_id: str) -> None:
-        self._failed.pop(item_id, None)
+        self._early.pop(item_id, None)
         if item_id in self._utterances:
             utterance, task = self._utterances.pop(item_id)
             utterance.fail("item_deleted", "The audio was taken back before it was recognised.")
             task.cancel()
 
-    async def words(self, item_id: str, content_index: int, clip: Clip) -> str:
+    async def words(self, entry: Entry, content_index: int) -> str:
         """What was said in an item's audio: from the recognition under way, or by a new one.
 
         Raises EngineError.
         """
-        known = self._utterances.get(item_id)
-        utterance = known[0] if known else next((u for u in self._results if u.item_id == item_id), None)
-        if utterance is not None and content_index == 0:
-            return await asyncio.shield(utterance.words)
-        pcm = await asyncio.to_thread(clip_to_pcm, clip, self._transcriber.capabilities.sample_rate)
+        item_id = entry.item.id
+        if entry.listened:
+            known = self._utterances.get(item_id)
+            utterance = known[0] if known else next((u for u in self._results if u.item_id == item_id), None)
+            if utterance is not None:
+                return await asyncio.shield(utterance.words)
+        rate = self._transcriber.capabilities.sample_rate
+        pcm = await asyncio.to_thread(clip_to_pcm, entry.clips[content_index], rate)
         text = await self._transcribe(_once(pcm), TranscriptionOptions())
         self._post(c.Recognised(item_id, text, content_index))
         return text
@@ -198,15 +202,21 @@ class Listener:
         except EngineError as fault:
             log.warning("recognition of %s failed: %s", item_id, fault.code)
             utterance.fail(fault.code, fault.message)
-            self._recognition_failed(utterance, fault.code)
+            self._report(utterance, c.RecognitionFailed(item_id, fault.code))
         except Exception as bug:
             log.error("recognition of %s failed: %s", item_id, outline(bug))
             utterance.fail("recognition_failed", f"The recogniser failed: {type(bug).__name__}.")
-            self._recognition_failed(utterance, None)
+            self._report(utterance, c.RecognitionFailed(item_id, None))
+        except asyncio.CancelledError:
+            task = asyncio.current_task()
+            if task is not None and not task.cancelling():
+                # Nobody stopped us: the engine let a cancellation of its own escape.
+                self._report(utterance, c.RecognitionFailed(item_id, None))
+            raise
         else:
             utterance.words.set_result(text)
             self._results.append(utterance)
-            self._post(c.Recognised(item_id, text))
+            self._report(utterance, c.Recognised(item_id, text))
         finally:
             utterance.fail("recognition_stopped", "Recognition was stopped.")
             known = self._utterances.get(item_id)
@@ -214,12 +224,12 @@ class Listener:
             if known is not None and known[0] is utterance:
                 del self._utterances[item_id]
 
-    def _recognition_failed(self, utterance: Utterance, code: str | None) -> None:
-        """Reported when the audio is complete, and not before: until then the session expects none (law 2)."""
+    def _report(self, utterance: Utterance, report: c.Recognised | c.RecognitionFailed) -> None:
+        """Told when the audio is complete, and not before: until then the session expects none (law 2)."""
         if utterance.closed:
-            self._post(c.RecognitionFailed(utterance.item_id, code))
+            self._post(report)
         else:
-            self._failed[utterance.item_id] = code
+            self._early[utterance.item_id] = report
 
     async def _transcribe(
         self, audio: AsyncGenerator[bytes, None], options: TranscriptionOptions, item_id: str | None = None

@@ -6,15 +6,15 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from typing import TypeAlias
 
-from vivavoce.audio.formats import AudioFormat, Clip
+from vivavoce.audio.formats import AudioFormat
 from vivavoce.audio.resample import clip_to_pcm
 from vivavoce.core.context import Entry, ResponsePlan
 from vivavoce.engines import base
 from vivavoce.wire import items
 from vivavoce.wire import session_config as sc
 
-Words: TypeAlias = Callable[[str, int, Clip], Awaitable[str]]
-"""(item id, content index, clip) -> what was said in it."""
+Words: TypeAlias = Callable[[Entry, int], Awaitable[str]]
+"""(entry, content index) -> what was said in its audio there."""
 
 
 async def generation_request(plan: ResponsePlan, *, hears_audio: bool, words: Words) -> base.GenerationRequest:
@@ -61,7 +61,7 @@ async def _speech(entry: Entry, index: int, *, hears_audio: bool, words: Words) 
         rate = AudioFormat.PCM16.rate
         return base.AudioInput(await asyncio.to_thread(clip_to_pcm, clip, rate), rate, heard)
     if heard is None and clip is not None:
-        heard = await words(entry.item.id, index, clip)
+        heard = await words(entry, index)
     return base.TextInput(heard or "")
 
 

@@ -10,19 +10,21 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Final
 
 import msgspec
-from aiohttp import web
+from aiohttp import http_exceptions, web
 
 from vivavoce.config import Config
 from vivavoce.engines.base import Vad
 from vivavoce.gateway.admission import AdmissionPolicy
 from vivavoce.gateway.auth import KeyRing
 from vivavoce.gateway.deployments import Deployments, open_deployments
+from vivavoce.runtime.bugs import outline
 from vivavoce.runtime.engines import Cascaded, Engines
 from vivavoce.runtime.vad_pool import VadPool
 from vivavoce.server.websocket import RealtimeEndpoint
 
 log = logging.getLogger(__name__)
 
+_http_log = logging.getLogger("vivavoce.server.http")
 _BACKLOG: Final = 1024
 """Connections that may wait to be accepted."""
 
@@ -46,6 +48,7 @@ async def running(config: Config, *, host: str | None = None, port: int | None =
     """
     # aiohttp warns about subprotocols that it does not know, and a browser puts its key into one.
     logging.getLogger("aiohttp.websocket").setLevel(logging.ERROR)
+    _http_log.addFilter(_without_texts)
     async with AsyncExitStack() as stack:
         deployments = await stack.enter_async_context(open_deployments(config))
         endpoint = RealtimeEndpoint(
@@ -62,7 +65,10 @@ async def running(config: Config, *, host: str | None = None, port: int | None =
             session_seconds=config.server.session_seconds,
         )
         runner = web.AppRunner(
-            _application(endpoint), access_log=None, shutdown_timeout=config.server.shutdown_grace_s
+            _application(endpoint),
+            access_log=None,
+            logger=_http_log,
+            shutdown_timeout=config.server.shutdown_grace_s,
         )
         await runner.setup()
         stack.push_async_callback(runner.cleanup)
@@ -81,16 +87,32 @@ async def running(config: Config, *, host: str | None = None, port: int | None =
 
 
 async def serve(config: Config, *, on_ready: Callable[[Server], None]) -> int:
-    """Run until SIGTERM or SIGINT, then end in order. Returns the exit code."""
+    """Run until SIGTERM or SIGINT, then end in order; at once while engines still start. Returns the exit code."""
     stop = asyncio.Event()
+    on_the_air = asyncio.Event()
     loop = asyncio.get_running_loop()
-    for name in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(name, stop.set)
-    try:
+
+    async def serve_until_stopped() -> None:
         async with running(config) as server:
+            on_the_air.set()
             on_ready(server)
             await stop.wait()
             log.info("stopping: %d sessions are open", server.endpoint.open_sessions)
+
+    serving = asyncio.create_task(serve_until_stopped(), name="serve")
+
+    def asked_to_stop() -> None:
+        stop.set()
+        if not on_the_air.is_set():
+            serving.cancel()
+
+    for name in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(name, asked_to_stop)
+    try:
+        await serving
+    except asyncio.CancelledError:
+        if not stop.is_set():
+            raise
     finally:
         for name in (signal.SIGTERM, signal.SIGINT):
             loop.remove_signal_handler(name)
@@ -129,6 +151,19 @@ def _application(endpoint: RealtimeEndpoint) -> web.Application:
     app.router.add_get("/readyz", readyz)
     app.router.add_route("*", "/{path:.*}", endpoint.handle)
     return app
+
+
+def _without_texts(record: logging.LogRecord) -> bool:
+    """What the HTTP parser refuses it logs, and the line at fault may hold a key: the kind of fault must do."""
+    if record.exc_info and record.exc_info[1] is not None:
+        fault = record.exc_info[1]
+        if isinstance(fault, http_exceptions.HttpProcessingError):
+            record.levelno, record.levelname = logging.INFO, "INFO"
+            record.msg, record.args = f"a request was refused: {type(fault).__name__}", None
+        else:
+            record.msg, record.args = f"a request failed: {outline(fault)}", None
+        record.exc_info = record.exc_text = None
+    return True
 
 
 def _json(status: int, body: object) -> web.Response:

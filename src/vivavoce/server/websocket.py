@@ -85,10 +85,10 @@ class RealtimeEndpoint:
             if self.draining or len(self._open) >= self._max_sessions:
                 raise self._busy(upgrade.path)
         except RefusedHandshake as refused:
-            log.info("refused %s: %d %s", upgrade.path, refused.status, refused.code)
+            log.info("refused %s: %d %s", _printable(upgrade.path), refused.status, refused.code)
             return _http_refusal(refused)
         except RefusedSession as refused:
-            log.info("refused %s: %d %s", upgrade.path, refused.close_code, refused.reason)
+            log.info("refused %s: %d %s", _printable(upgrade.path), refused.close_code, refused.reason)
             return await _socket_refusal(request, refused, chosen_subprotocol(upgrade.subprotocols))
         return await self._serve(request, admission)
 
@@ -273,12 +273,28 @@ def _abort(request: web.Request) -> None:
 def _upgrade_request(request: web.Request) -> UpgradeRequest:
     offered = request.headers.getall("Sec-WebSocket-Protocol", [])
     return UpgradeRequest(
-        path=request.path,
+        path=request.rel_url.raw_path,
         query=tuple(request.query.items()),
         headers=tuple(request.headers.items()),
         subprotocols=tuple(name.strip() for line in offered for name in line.split(",")),
-        is_upgrade=request.headers.get("Upgrade", "").lower() == "websocket",
+        is_upgrade=_is_upgrade(request),
     )
+
+
+def _is_upgrade(request: web.Request) -> bool:
+    """A WebSocket handshake as RFC 6455 section 4.2.1 demands it; aiohttp checks the rest of it."""
+    headers = request.headers
+    return (
+        request.method == "GET"
+        and headers.get("Upgrade", "").lower() == "websocket"
+        and headers.get("Sec-WebSocket-Version") == "13"
+        and bool(headers.get("Sec-WebSocket-Key"))
+    )
+
+
+def _printable(path: str) -> str:
+    """A path of anybody's making, fit for a log line."""
+    return ascii(path[:200])[1:-1]
 
 
 def _http_refusal(refused: RefusedHandshake) -> web.Response:

@@ -420,7 +420,7 @@ def upgrade_required() -> RefusedHandshake:
         426,
         "UpgradeRequired",
         "This endpoint speaks WebSocket. Send an upgrade request.",
-        {"Upgrade": "websocket", "Connection": "Upgrade"},
+        {"Upgrade": "websocket", "Connection": "Upgrade", "Sec-WebSocket-Version": "13"},
     )
 
 

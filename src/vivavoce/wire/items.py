@@ -41,7 +41,6 @@ class AudioPart(msgspec.Struct, frozen=True, tag="audio"):
     transcript: str | None
 
 
-InputPart: TypeAlias = InputTextPart | InputAudioPart
 OutputPart: TypeAlias = TextPart | AudioPart
 Part: TypeAlias = InputTextPart | InputAudioPart | TextPart | AudioPart
 

@@ -107,5 +107,7 @@ class ResponseOptions(msgspec.Struct, frozen=True, kw_only=True):
     metadata: Mapping[str, str] | None = None
     input: tuple[ContextItem, ...] | None = None
     """The context instead of the default conversation; None when the client sent no ``input``."""
+    input_paths: tuple[str, ...] = ()
+    """Where each item of ``input`` stands in the client's event, for errors; empty: at ``response.input[i]``."""
     cancel_previous: bool = False
     """An Azure alpha field: cancel the running response first (protocol section 8, row 8)."""

@@ -92,7 +92,7 @@ class PreviewDecoder:
             case shapes.ItemCreateIn():
                 return ce.ItemCreate(
                     item=_item(shape.item, "item"),
-                    previous_item_id=shape.previous_item_id or None,
+                    previous_item_id=_or(shape.previous_item_id, None),
                     event_id=event_id,
                 )
             case shapes.ItemDeleteIn():
@@ -108,7 +108,7 @@ class PreviewDecoder:
                 options = _options(shape.response) if shape.response else sc.ResponseOptions()
                 return ce.ResponseCreate(options=options, event_id=event_id)
             case shapes.ResponseCancelIn():
-                return ce.ResponseCancel(response_id=shape.response_id or None, event_id=event_id)
+                return ce.ResponseCancel(response_id=_or(shape.response_id, None), event_id=event_id)
             case _:
                 raise AssertionError(f"no client event is made of {type(shape).__name__}")
 
@@ -223,6 +223,7 @@ def _tool_choice(shape: shapes.ToolChoiceIn | UnsetType, param: str) -> sc.ToolC
 def _options(shape: shapes.ResponseIn) -> sc.ResponseOptions:
     apart = shape.conversation == "none" or shape.commit is False
     max_tokens = shape.max_output_tokens
+    context = None if isinstance(shape.input, UnsetType) else _input(shape.input)
     return sc.ResponseOptions(
         modalities=_modalities(shape.modalities, "response.modalities"),
         instructions=UNSET if shape.instructions is None else shape.instructions,
@@ -234,31 +235,34 @@ def _options(shape: shapes.ResponseIn) -> sc.ResponseOptions:
         max_output_tokens=None if max_tokens == "inf" else max_tokens,
         conversation="none" if apart else "auto",
         metadata=_or(shape.metadata, None),
-        input=None if isinstance(shape.input, UnsetType) else _input(shape.input),
+        input=None if context is None else tuple(item for item, _ in context),
+        input_paths=tuple(path for _, path in context or ()),
         cancel_previous=shape.cancel_previous is True,
     )
 
 
-def _input(shape: list[shapes.ContextItemIn]) -> tuple[items.ContextItem, ...]:
-    context: list[items.ContextItem] = []
+def _input(shape: list[shapes.ContextItemIn]) -> list[tuple[items.ContextItem, str]]:
+    """The items with the places in the client's event at which they stand."""
+    context: list[tuple[items.ContextItem, str]] = []
     for i, item in enumerate(shape):
+        path = f"response.input[{i}]"
         if isinstance(item, shapes.ItemReferenceIn):
-            context.append(items.ItemReference(item.id))
-        elif isinstance(item, shapes.ContextMessageIn) and (references := _references(item)):
+            context.append((items.ItemReference(item.id), path))
+        elif isinstance(item, shapes.ContextMessageIn) and (references := _references(item, path)):
             context.extend(references)
         else:
-            context.append(_item(item, f"response.input[{i}]"))
-    return tuple(context)
+            context.append((_item(item, path), path))
+    return context
 
 
-def _references(message: shapes.ContextMessageIn) -> list[items.ContextItem]:
+def _references(message: shapes.ContextMessageIn, path: str) -> list[tuple[items.ContextItem, str]]:
     """Spellings of a reference other than ``item_reference`` (protocol section 8, rows 13 and 14)."""
     if isinstance(message.role, UnsetType) and isinstance(message.content, UnsetType) and message.id:
-        return [items.ItemReference(message.id)]
+        return [(items.ItemReference(message.id), path)]
     if isinstance(message.content, list):
         parts = [part for part in message.content if isinstance(part, shapes.ReferencePartIn)]
         if parts and len(parts) == len(message.content):
-            return [items.ItemReference(part.id) for part in parts]
+            return [(items.ItemReference(part.id), f"{path}.content[{i}]") for i, part in enumerate(parts)]
     return []
 
 

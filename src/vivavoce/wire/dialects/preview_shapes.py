@@ -13,6 +13,8 @@ from msgspec import UNSET, Meta, UnsetType
 from vivavoce.wire.items import Role
 from vivavoce.wire.session_config import AudioFormatName, Modality, Voice
 
+Text: TypeAlias = Annotated[str, Meta(max_length=1_048_576)]
+"""Characters of one message, as the service bounds them for its other APIs (protocol section 9.2)."""
 EventId: TypeAlias = Annotated[str, Meta(max_length=512)]
 ItemId: TypeAlias = Annotated[str, Meta(min_length=1, max_length=32)]
 OutputTokens: TypeAlias = Annotated[int, Meta(ge=1, le=4096)] | Literal["inf"]
@@ -43,7 +45,7 @@ class TurnDetection(_Shape, kw_only=True):
 class Transcription(_Shape, kw_only=True):
     model: str | UnsetType = UNSET
     language: str | UnsetType | None = UNSET
-    prompt: str | UnsetType | None = UNSET
+    prompt: Text | UnsetType | None = UNSET
 
 
 class Tool(_Shape, kw_only=True):
@@ -69,7 +71,7 @@ ToolChoiceIn: TypeAlias = Literal["auto", "none", "required"] | ToolChoiceObject
 class Session(_Shape, kw_only=True):
     model: str | UnsetType = UNSET
     modalities: list[Modality] | UnsetType = UNSET
-    instructions: str | UnsetType = UNSET
+    instructions: Text | UnsetType = UNSET
     voice: Voice | UnsetType = UNSET
     input_audio_format: AudioFormatName | UnsetType = UNSET
     output_audio_format: AudioFormatName | UnsetType = UNSET
@@ -91,16 +93,16 @@ class SessionWithExtras(Session, kw_only=True):
 
 
 class InputTextIn(_Shape, tag_field="type", tag="input_text", kw_only=True):
-    text: str
+    text: Text
 
 
 class InputAudioIn(_Shape, tag_field="type", tag="input_audio", kw_only=True):
     audio: str | UnsetType = UNSET
-    transcript: str | UnsetType | None = UNSET
+    transcript: Text | UnsetType | None = UNSET
 
 
 class TextIn(_Shape, tag_field="type", tag="text", kw_only=True):
-    text: str
+    text: Text
 
 
 class ReferencePartIn(_Shape, tag_field="type", tag="item_reference", kw_only=True):
@@ -131,12 +133,12 @@ class ContextMessageIn(_Item, tag="message", kw_only=True):
 class FunctionCallIn(_Item, tag="function_call", kw_only=True):
     call_id: str | UnsetType = UNSET
     name: str
-    arguments: str
+    arguments: Text
 
 
 class FunctionCallOutputIn(_Item, tag="function_call_output", kw_only=True):
     call_id: str
-    output: str
+    output: Text
 
 
 class ItemReferenceIn(_Shape, tag_field="type", tag="item_reference", kw_only=True):
@@ -149,7 +151,7 @@ ContextItemIn: TypeAlias = ContextMessageIn | FunctionCallIn | FunctionCallOutpu
 
 class ResponseIn(_Shape, kw_only=True):
     modalities: list[Modality] | UnsetType = UNSET
-    instructions: str | UnsetType | None = UNSET
+    instructions: Text | UnsetType | None = UNSET
     voice: Voice | UnsetType = UNSET
     output_audio_format: AudioFormatName | UnsetType = UNSET
     tools: list[Tool] | UnsetType = UNSET
