@@ -158,7 +158,7 @@ class RealtimeEndpoint:
             async with asyncio.TaskGroup() as group:
                 writer = group.create_task(outbox.run(socket), name=f"write {session.id}")
                 async with driver.running():
-                    await self._read(socket, driver, outbox.abort)
+                    await self._read(socket, driver, outbox)
                     ending = outbox.closing
                 outbox.close(CLOSE_GOING_AWAY, "")
                 await asyncio.wait([writer], timeout=_CLOSE_TIMEOUT_S)
@@ -175,9 +175,9 @@ class RealtimeEndpoint:
             self._codecs[key] = preview_codec(profile, conversation_created=conversation_created)
         return self._codecs[key]
 
-    async def _read(self, socket: web.WebSocketResponse, driver: Driver, abort: Callable[[], None]) -> None:
+    async def _read(self, socket: web.WebSocketResponse, driver: Driver, outbox: SocketOutbox) -> None:
         """Frames in, until the connection ends. A client that outruns the session meets TCP back-pressure."""
-        keepalive = KeepAlive(socket, self._ping_interval_s, abort)
+        keepalive = KeepAlive(socket, self._ping_interval_s, outbox.close)
         try:
             while True:
                 message: WSMessage = await socket.receive()
@@ -205,9 +205,9 @@ class RealtimeEndpoint:
 class KeepAlive:
     """Pings with a 4-byte payload; a peer that answers none within another interval is dropped (section 1.4)."""
 
-    def __init__(self, socket: web.WebSocketResponse, interval_s: float, abort: Callable[[], None]) -> None:
+    def __init__(self, socket: web.WebSocketResponse, interval_s: float, close: Callable[[int, str], None]) -> None:
         self._socket = socket
-        self._abort = abort
+        self._close = close
         self._interval_s = interval_s
         self._loop = asyncio.get_running_loop()
         self._waiting = False
@@ -232,7 +232,7 @@ class KeepAlive:
 
     def _due(self) -> None:
         if self._waiting:
-            self._sending = self._loop.create_task(self._drop())
+            self._close(CLOSE_KEEPALIVE, "keepalive ping timeout")
             return
         self._waiting = True
         self._sending = self._loop.create_task(self._ping())
@@ -243,13 +243,6 @@ class KeepAlive:
             await self._socket.ping(secrets.token_bytes(4))
         except ConnectionError:
             return
-
-    async def _drop(self) -> None:
-        try:
-            async with asyncio.timeout(CLOSE_S):
-                await self._socket.close(code=CLOSE_KEEPALIVE, message=b"keepalive ping timeout")
-        except TimeoutError:
-            self._abort()
 
 
 # -------------------------------------------------------------------------------------------- the handshake
