@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import logging
 import signal
 from collections.abc import AsyncIterator, Callable
@@ -95,6 +96,10 @@ async def serve(config: Config, *, on_ready: Callable[[Server], None]) -> int:
     async def serve_until_stopped() -> None:
         async with running(config) as server:
             on_the_air.set()
+            # What was loaded stays: a full collection would look at it again and again, and hold up every session
+            # for 70 ms each time (measured at 100 sessions).
+            gc.collect()
+            gc.freeze()
             on_ready(server)
             await stop.wait()
             log.info("stopping: %d sessions are open", server.endpoint.open_sessions)
