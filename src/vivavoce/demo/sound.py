@@ -185,5 +185,5 @@ def last_loud_sample(samples: Int16) -> int:
     padded[: len(samples)] = samples
     power = (padded.reshape(count, frame) ** 2).mean(axis=1)
     floor = (32768.0 * 10 ** (_LOUD_FLOOR_DBFS / 20)) ** 2
-    loud = np.flatnonzero(power >= max(floor, power.max() * 10 ** (-_LOUD_BELOW_PEAK_DB / 10)))
+    loud = np.flatnonzero(power >= max(floor, np.max(power) * 10 ** (-_LOUD_BELOW_PEAK_DB / 10)))
     return -1 if loud.size == 0 else min((int(loud[-1]) + 1) * frame, len(samples)) - 1
