@@ -1176,7 +1176,7 @@ def test_of_a_repeated_key_the_last_value_may_be_at_fault() -> None:
         '\ufeff{"type":"input_audio_buffer.commit"}',
         b"",
         "",
-        "[" * 5000 + "]" * 5000,
+        "[" * 100_000 + "]" * 100_000,
         '{"type":"session.update","session":{"max_response_output_tokens":' + "9" * 5000 + "}}",
     ],
     ids=range(10),
