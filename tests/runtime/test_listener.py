@@ -138,7 +138,7 @@ async def test_an_engine_that_is_done_early_is_told_when_the_audio_is_complete()
             await anext(audio)
             yield TranscriptDelta("hello")
 
-        bench.recogniser.transcribe = hasty  # type: ignore[method-assign]
+        bench.recogniser.transcribe = hasty  # type: ignore[method-assign]  # of this one object
         bench.listener.open("a", None)
         bench.listener.feed("a", SECOND)
         assert await bench.settled() == [c.RecognitionDelta("a", "hello")]

@@ -256,4 +256,4 @@ def _fields(effect: c.Effect) -> Any:
 def _plain(value: Any) -> Any:
     if hasattr(value, "items"):
         return dict(value)
-    raise NotImplementedError
+    raise NotImplementedError  # msgspec asks for it where a hook knows no answer, and tells of the type itself
