@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import json
 from collections import deque
-from typing import Any, Final, assert_never
+from collections.abc import Callable
+from typing import Any, Final, TypeAlias, assert_never
 
 import msgspec
 import numpy as np
@@ -23,7 +24,7 @@ from vivavoce.core.turns import FRAME_TICKS
 from vivavoce.gateway.quota import Denied, Quota, Reservation
 from vivavoce.testing import script as s
 from vivavoce.testing.ledger import Ledger, frames, sound
-from vivavoce.testing.matching import Actual, Closed, Judge
+from vivavoce.testing.matching import Actual, Closed, Judge, Names
 from vivavoce.wire.codec import preview_codec
 from vivavoce.wire.errors import ServerFault
 from vivavoce.wire.session_config import SessionConfig
@@ -31,10 +32,13 @@ from vivavoce.wire.session_config import SessionConfig
 _BIRTH: Final = 1_730_000_000
 """Unix seconds at which a session of a script begins."""
 
+Frame: TypeAlias = str | dict[str, Any]
+"""A text frame of the client as it stands, or an event of the server."""
 
-def run_pure(script: s.Script) -> None:
-    """Raises :class:`vivavoce.testing.matching.ScriptFailure`."""
-    runner = _PureRunner(script)
+
+def run_pure(script: s.Script, watch: Callable[[Frame], None] | None = None) -> None:
+    """Raises :class:`vivavoce.testing.matching.ScriptFailure`. ``watch`` is told every frame of both sides."""
+    runner = PureRunner(script.settings, script.path.name.encode(), watch)
     judge = Judge(script)
     for step in script.steps:
         if step.command is None or not runner.opened:
@@ -44,21 +48,22 @@ def run_pure(script: s.Script) -> None:
             if step.command is None:
                 continue
         try:
-            actual = runner.perform(step.command, judge)
+            actual = runner.perform(step.command, judge.names)
         except (KeyError, ValueError) as error:
             raise s.ScriptError(f"{script.path}:{step.line}: {error}") from error
         judge.check(step, actual)
         judge.check_effects(step, runner.take_effects())
 
 
-class _PureRunner:
-    def __init__(self, script: s.Script) -> None:
-        settings = script.settings
+class PureRunner:
+    """A session, the frames that it says, and what it asked for. ``seed`` decides its ids."""
+
+    def __init__(self, settings: s.Settings, seed: bytes, watch: Callable[[Frame], None] | None = None) -> None:
         self.opened = False
         self.ledger = Ledger()
         self._now = 0.0
         self._codec = preview_codec(settings.profile, conversation_created=settings.conversation_created)
-        identity = Identity(settings.model, _BIRTH, settings.session_seconds, script.path.name.encode())
+        identity = Identity(settings.model, _BIRTH, settings.session_seconds, seed)
         self._session = Session(identity, SessionConfig(instructions=settings.instructions), self._now)
         self._quota = Quota(settings.tokens, settings.requests, lambda: self._now)
         self._reservations: dict[str, Reservation] = {}
@@ -67,16 +72,21 @@ class _PureRunner:
         self._inbox: deque[c.Input] = deque()
         self._actual: list[Actual] = []
         self._effects: list[c.Effect] = []
+        self._watch = watch
 
     def open(self) -> list[Actual]:
+        """The client connects -> what it is told."""
         self.opened = True
         self._perform_all(self._session.open())
         return self._take()
 
-    def perform(self, command: s.Command, judge: Judge) -> list[Actual]:
+    def perform(self, command: s.Command, names: Names) -> list[Actual]:
+        """What comes of a command. Raises KeyError for an unknown name, ValueError where it has no object."""
         match command:
             case s.SendText() | s.SendEvent() | s.SendSound() | s.SendBytes():
-                for frame in frames(command, judge.names, self.ledger.input_format):
+                for frame in frames(command, names, self.ledger.input_format):
+                    if self._watch is not None:
+                        self._watch(frame)
                     self._post(self._codec.decode(frame))
             case s.SendBinary():
                 self._post(self._codec.decode_binary())
@@ -180,6 +190,8 @@ class _PureRunner:
             event = json.loads(frame)
             self.ledger.note(event)
             self._actual.append(event)
+            if self._watch is not None:
+                self._watch(event)
 
     def _reserve(self, effect: c.ReserveQuota) -> c.QuotaGranted | c.QuotaDenied:
         answer = self._quota.reserve(effect.tokens)
