@@ -7,7 +7,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 RUN := $(VENV)/.installed-run
 DEV := $(VENV)/.installed-dev
 
-.PHONY: demo test check lint type lock clean
+.PHONY: demo test check lint type judges judges-quick lock clean
 
 demo: $(RUN)
 	$(BIN)/vivavoce demo $(ARGS)
@@ -23,6 +23,13 @@ lint: $(DEV)
 
 type: $(DEV)
 	$(BIN)/mypy
+
+# Clients that others wrote, each in an environment of its own under .judges/.
+judges: $(RUN)
+	$(BIN)/python tests/judges/run.py $(ARGS)
+
+judges-quick: $(RUN)
+	$(BIN)/python tests/judges/run.py --quick $(ARGS)
 
 $(RUN): requirements/run.lock pyproject.toml
 	$(PYTHON) -c 'import sys; sys.exit("vivavoce needs Python 3.11 or newer; set PYTHON=") if sys.version_info < (3, 11) else None'
