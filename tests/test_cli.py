@@ -411,7 +411,7 @@ def test_check_config_sums_up_what_would_be_served(tmp_path: Path, capsys: pytes
     shown = capsys.readouterr()
     rows = [line.split() for line in shown.out.splitlines()]
     assert [
-        "voice", "gpt-4o-realtime-preview-2024-12-17", "azure-2024-12-17", "silero", "pocketsphinx", "scripted",
+        "voice", "gpt-4o-realtime-preview-2024-12-17", "by", "connection", "silero", "pocketsphinx", "scripted",
         "espeak", "3000", "18",
     ] in rows  # fmt: skip
     assert shown.out.splitlines()[-1] == f"{file}: ok. Resource bank, 127.0.0.1:8089, 2 keys"

@@ -75,7 +75,7 @@ def test_without_a_file_there_is_one_deployment_and_no_key() -> None:
     assert config.resource.keys == ()
     assert deployment.name == deployment.model == "gpt-4o-realtime-preview"
     assert deployment.version == "2024-12-17"
-    assert deployment.profile == "azure-2024-12-17"
+    assert deployment.profile == ""
     assert deployment.instructions == DEFAULT_INSTRUCTIONS
     assert [deployment.engine(kind) for kind in module.ENGINE_KINDS] == [
         "silero", "pocketsphinx", "scripted", "espeak",
@@ -185,23 +185,16 @@ def test_a_missing_file_is_a_config_error(tmp_path: Path) -> None:
     assert str(fault.value) == f"{file}: cannot be read: No such file or directory"
 
 
-@pytest.mark.parametrize(
-    ("version", "profile"),
-    [
-        ("2024-10-01", "azure-2024-10-01"),
-        ("2024-12-16", "azure-2024-10-01"),
-        ("2024-12-17", "azure-2024-12-17"),
-        ("2025-03-31", "azure-2024-12-17"),
-        ("2025-04-01", "azure-2025-04"),
-        ("2025-06-03", "azure-2025-04"),
-        ("1", "azure-2024-12-17"),
-        ("", "azure-2024-12-17"),
-    ],
-)
-def test_the_profile_follows_the_version(version: str, profile: str, tmp_path: Path) -> None:
-    config = load(f"[[deployment]]\nname = 'a'\nversion = '{version}'", tmp_path)
+@pytest.mark.parametrize("profile", PROFILES)
+def test_a_profile_is_pinned(profile: str, tmp_path: Path) -> None:
+    config = load(f"[[deployment]]\nname = 'a'\nversion = '2024-10-01'\nprofile = '{profile}'", tmp_path)
     assert config.deployments[0].profile == profile
-    assert profile in PROFILES
+
+
+@pytest.mark.parametrize("version", ["2024-10-01", "2025-04-01", "1", ""])
+def test_a_version_pins_no_profile(version: str, tmp_path: Path) -> None:
+    config = load(f"[[deployment]]\nname = 'a'\nversion = '{version}'", tmp_path)
+    assert config.deployments[0].profile == ""
 
 
 # -------------------------------------------------------------------------------------------------- precedence

@@ -289,7 +289,7 @@ def check_config(file: Annotated[Path, typer.Argument(metavar="FILE", help="Conf
     for settings in config.deployments:
         one = Deployment.of(settings)
         limits = (str(one.tokens_per_minute), str(one.requests_per_minute))
-        table.add_row(one.name, one.reported_model, one.profile, *one.engines.values(), *limits)
+        table.add_row(one.name, one.reported_model, one.profile or "by connection", *one.engines.values(), *limits)
     _print_table(table)
     keys = len(config.resource.keys)
     server = config.server

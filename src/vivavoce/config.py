@@ -33,13 +33,6 @@ LogLevel: TypeAlias = Literal["debug", "info", "warning", "error"]
 
 API_KEY_VARIABLE: Final = "VIVAVOCE_API_KEY"
 
-_PROFILE_FROM_VERSION: Final = (
-    ("2025-04-01", "azure-2025-04"),
-    ("2024-12-17", "azure-2024-12-17"),
-    ("0000-00-00", "azure-2024-10-01"),
-)
-_USUAL_PROFILE: Final = "azure-2024-12-17"
-_DATE: Final = re.compile(r"\d{4}-\d\d-\d\d")
 _KEY: Final = re.compile(r"[\x21-\x7e]+")
 _ENGINE_NAME: Final = re.compile(r"[A-Za-z0-9_-]{1,64}")
 _DEPLOYMENT_NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
@@ -127,7 +120,7 @@ class DeploymentSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unkno
     version: str = "2024-12-17"
     """May be empty; then the model is reported without a version."""
     profile: str = ""
-    """A name of ``wire.dialects.profiles.PROFILES``; filled from ``version`` when it is loaded empty."""
+    """A name of ``wire.dialects.profiles.PROFILES``. Empty: it follows the connection, then ``version``."""
     conversation_created: bool = True
     """Send ``conversation.created`` after ``session.created``."""
     instructions: str = DEFAULT_INSTRUCTIONS
@@ -308,18 +301,10 @@ def _deployments(table: Mapping[str, Any]) -> tuple[DeploymentSettings, ...]:
         first = places.setdefault(deployment.name, index)
         if first != index:
             raise ConfigError(f"{path}.name", f"'{deployment.name}' is already the name of deployment[{first}]")
-        deployments.append(msgspec.structs.replace(deployment, profile=_profile(deployment, path)))
-    return tuple(deployments)
-
-
-def _profile(deployment: DeploymentSettings, path: str) -> str:
-    if deployment.profile:
-        if deployment.profile not in PROFILES:
+        if deployment.profile and deployment.profile not in PROFILES:
             raise ConfigError(f"{path}.profile", f"'{deployment.profile}' is not one of {', '.join(PROFILES)}")
-        return deployment.profile
-    if _DATE.fullmatch(deployment.version) is None:
-        return _USUAL_PROFILE
-    return next(profile for since, profile in _PROFILE_FROM_VERSION if deployment.version >= since)
+        deployments.append(deployment)
+    return tuple(deployments)
 
 
 class _EngineHead(msgspec.Struct, frozen=True, kw_only=True):

@@ -16,14 +16,15 @@ from vivavoce.gateway.admission import (
 )
 from vivavoce.gateway.auth import KeyRing
 from vivavoce.gateway.deployments import Catalogue, Deployment
+from vivavoce.wire.dialects.profiles import PROFILES
 from vivavoce.wire.errors import RefusedHandshake, RefusedSession
 
 Pairs = tuple[tuple[str, str], ...]
 
 
-def deployment(name: str, model: str, version: str) -> Deployment:
+def deployment(name: str, model: str, version: str, profile: str = "") -> Deployment:
     return Deployment(
-        name=name, model=model, version=version, profile="azure-2024-12-17", conversation_created=True,
+        name=name, model=model, version=version, profile=profile, conversation_created=True,
         instructions="", engines={}, tokens_per_minute=1, requests_per_minute=1,
     )  # fmt: skip
 
@@ -96,6 +97,45 @@ def test_admitted(case: str) -> None:
 @pytest.mark.parametrize("version", API_VERSIONS)
 def test_every_known_api_version_is_admitted(version: str) -> None:
     assert admit(azure((("api-version", version), ("deployment", "mini"))), POLICY).deployment is MINI
+
+
+def of_version(version: str, profile: str = "") -> AdmissionPolicy:
+    return replace(POLICY, catalogue=Catalogue([deployment("voice", "m", version, profile)]))
+
+
+def of_api_version(version: str) -> UpgradeRequest:
+    return azure((("api-version", version), ("deployment", "voice")))
+
+
+@pytest.mark.parametrize("api_version", ["2024-10-01-preview", "2024-12-17"])
+@pytest.mark.parametrize(
+    ("version", "profile"),
+    [
+        ("2024-10-01", "azure-2024-10-01"),
+        ("2024-12-16", "azure-2024-10-01"),
+        ("2024-12-17", "azure-2024-12-17"),
+        ("2025-03-31", "azure-2024-12-17"),
+        ("2025-04-01", "azure-2025-04"),
+        ("2025-06-03", "azure-2025-04"),
+        ("1", "azure-2024-12-17"),
+        ("", "azure-2024-12-17"),
+    ],
+)
+def test_an_old_api_version_leaves_the_profile_to_the_model(api_version: str, version: str, profile: str) -> None:
+    assert admit(of_api_version(api_version), of_version(version)).profile == profile
+    assert profile in PROFILES
+
+
+@pytest.mark.parametrize("request_", [of_api_version("2025-04-01-preview"), openai()], ids=["azure", "openai"])
+@pytest.mark.parametrize("version", ["2024-10-01", "2024-12-17", ""])
+def test_clients_of_2025_get_the_profile_of_2025(request_: UpgradeRequest, version: str) -> None:
+    assert admit(request_, of_version(version)).profile == "azure-2025-04"
+
+
+@pytest.mark.parametrize("request_", [*map(of_api_version, API_VERSIONS), openai()])
+@pytest.mark.parametrize("pinned", PROFILES)
+def test_a_pinned_profile_stays(request_: UpgradeRequest, pinned: str) -> None:
+    assert admit(request_, of_version("2024-12-17", pinned)).profile == pinned
 
 
 @pytest.mark.parametrize(

@@ -174,7 +174,6 @@ CONFIG: Final = Config(
     deployments=(
         DeploymentSettings(
             name=NAME,
-            profile="azure-2024-12-17",
             vad="fake",
             transcriber="fake",
             language_model="fake",

@@ -188,6 +188,15 @@ async def test_a_browser_that_is_refused_still_gets_its_subprotocol(
     assert BAD_KEY not in caplog.text
 
 
+@pytest.mark.parametrize(
+    ("path", "of_2025"),
+    [(AZURE, False), (AZURE.replace("2024-10-01-preview", "2025-04-01-preview"), True), (OPENAI, True)],
+)
+async def test_the_profile_follows_the_connection(client: ClientSession, path: str, of_2025: bool) -> None:
+    async with client.ws_connect(path, headers={**BETA, "api-key": KEY}) as socket:
+        assert ("tracing" in (await Wire(socket).next())["session"]) is of_2025
+
+
 async def test_the_id_of_the_request_comes_back(client: ClientSession) -> None:
     async with client.ws_connect(AZURE, headers={"api-key": KEY, "x-ms-client-request-id": "mine-1"}) as socket:
         assert socket._response.headers["x-ms-client-request-id"] == "mine-1"

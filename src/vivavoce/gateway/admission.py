@@ -24,6 +24,7 @@ from typing import Final, Literal
 from vivavoce.gateway.auth import Credential, KeyRing, credentials
 from vivavoce.gateway.deployments import Catalogue, Deployment
 from vivavoce.wire import errors
+from vivavoce.wire.dialects import profiles
 
 AZURE_PREVIEW_PATH: Final = "/openai/realtime"
 AZURE_GA_PATH: Final = "/openai/v1/realtime"
@@ -31,6 +32,7 @@ OPENAI_PATH: Final = "/v1/realtime"
 REALTIME_PATHS: Final = (AZURE_PREVIEW_PATH, AZURE_GA_PATH, OPENAI_PATH)
 
 API_VERSIONS: Final = ("2024-10-01-preview", "2024-12-17", "2025-04-01-preview")
+_NEWEST_API_VERSION: Final = API_VERSIONS[-1]
 
 SUBPROTOCOL: Final = "realtime"
 BETA_SUBPROTOCOL: Final = "openai-beta.realtime-v1"
@@ -88,6 +90,8 @@ class Admission:
     """To answer in the upgrade."""
     client_request_id: str | None
     """``x-ms-client-request-id`` of the caller: up to 128 printable characters."""
+    profile: str
+    """A key of ``wire.dialects.profiles.PROFILES``: the edition of the service that this session reproduces."""
     dialect: Literal["preview"] = "preview"
 
 
@@ -114,8 +118,10 @@ def admit(request: UpgradeRequest, policy: AdmissionPolicy) -> Admission:
         raise errors.too_many_headers(policy.max_custom_headers)
     principal = _identify(request, policy, azure=path != OPENAI_PATH)
     _check_shape(request, path)
+    deployment = (_of_openai if path == OPENAI_PATH else _of_azure)(request, policy.catalogue)
     return Admission(
-        deployment=(_of_openai if path == OPENAI_PATH else _of_azure)(request, policy.catalogue),
+        deployment=deployment,
+        profile=deployment.profile or _profile(request, path, deployment),
         principal=principal,
         subprotocol=chosen_subprotocol(request.subprotocols),
         client_request_id=_client_request_id(request),
@@ -194,6 +200,15 @@ def _of_openai(request: UpgradeRequest, catalogue: Catalogue) -> Deployment:
     if deployment is None:
         raise errors.invalid_model(model)
     return deployment
+
+
+def _profile(request: UpgradeRequest, path: str, deployment: Deployment) -> str:
+    """The edition that the client was written for. Azure clients tell by ``api-version``, older ones left it to the
+    model; OpenAI's beta shape ended as the newest preview.
+    """
+    if path == OPENAI_PATH or request.parameter("api-version") == _NEWEST_API_VERSION:
+        return profiles.NEWEST
+    return profiles.profile_of_version(deployment.version)
 
 
 def _client_request_id(request: UpgradeRequest) -> str | None:

@@ -60,7 +60,7 @@ class Deployment:
     version: str
     """May be empty."""
     profile: str
-    """A key of ``wire.dialects.profiles.PROFILES``."""
+    """A key of ``wire.dialects.profiles.PROFILES`` that all its sessions have; empty: it follows the connection."""
     conversation_created: bool
     instructions: str
     """Default instructions of its sessions."""

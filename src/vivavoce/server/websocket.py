@@ -146,12 +146,18 @@ class RealtimeEndpoint:
         session = Session(identity, SessionConfig(instructions=deployment.instructions), now)
         driver = Driver(
             session,
-            codec=self._codec(deployment.profile, deployment.conversation_created),
+            codec=self._codec(admission.profile, deployment.conversation_created),
             outbox=outbox,
             engines=self._engines[deployment.name],
             meter=QuotaMeter(self._deployments[deployment.name].quota),
         )
-        log.info("session %s: open, deployment %s, %s", session.id, deployment.name, admission.principal)
+        log.info(
+            "session %s: open, deployment %s, profile %s, %s",
+            session.id,
+            deployment.name,
+            admission.profile,
+            admission.principal,
+        )
         started = time.monotonic()
         ending: tuple[int, str] | None = None
         try:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from typing import Final, Literal
 
@@ -59,3 +60,20 @@ PROFILES: Final[dict[str, Profile]] = {
         ),
     )
 }
+
+NEWEST: Final = "azure-2025-04"
+
+_SINCE: Final = (
+    ("2025-04-01", NEWEST),
+    ("2024-12-17", "azure-2024-12-17"),
+    ("0000-00-00", "azure-2024-10-01"),
+)
+_USUAL: Final = "azure-2024-12-17"
+_DATE: Final = re.compile(r"\d{4}-\d\d-\d\d")
+
+
+def profile_of_version(version: str) -> str:
+    """Name of the profile that a model's version lived in; of the usual one where the version is no date."""
+    if _DATE.fullmatch(version) is None:
+        return _USUAL
+    return next(profile for since, profile in _SINCE if version >= since)
