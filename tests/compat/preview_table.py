@@ -1,7 +1,7 @@
-"""The preview dialect as a table, and a strict validator of server events made of it.
+"""The preview dialect as a table, and a strict validator of events made of it.
 
-``preview.toml`` says what exists; nothing here knows an event by name. :meth:`Table.problems` compares one server
-event with the table: unknown keys, missing keys, types, values and ranges, as a profile has them.
+``preview.toml`` says what exists; nothing here knows an event by name. :meth:`Table.problems` compares one event
+with the table: unknown keys, missing keys, types, values and ranges, as a profile has them.
 """
 
 from __future__ import annotations
@@ -176,17 +176,21 @@ class Table:
         both = (*self.events.values(), *self.shapes.values())
         return [shape for shape in both if shape.direction == direction]
 
-    def problems(self, event: Any, profile: str, mark: Callable[[Mark], None] | None = None) -> list[str]:
-        """What is wrong with a server event as a client of ``profile`` reads it; empty if nothing is.
-
-        ``mark`` is told what was seen of each field.
-        """
+    def problems(
+        self,
+        event: Any,
+        profile: str,
+        mark: Callable[[Mark], None] | None = None,
+        direction: Direction = "server",
+    ) -> list[str]:
+        """What is wrong with an event of ``profile``; empty if nothing is. ``mark`` is told what was seen of it."""
         if not isinstance(event, dict) or not isinstance(event.get("type"), str):
             return [f"no event: {_shown(event)}"]
-        shape = self.events.get(("server", event["type"]))
+        shape = self.events.get((direction, event["type"]))
         if shape is None or not shape.exists_in(profile):
             return [f"{profile} has no event {event['type']}"]
-        return list(_Reading(self, profile, mark or (lambda _: None)).object(event, shape, event["type"]))
+        reading = _Reading(self, direction, profile, mark or (lambda _: None))
+        return list(reading.object(event, shape, event["type"]))
 
 
 @cache
@@ -259,6 +263,7 @@ class _Reading:
     """One event, read as one profile has it. Each method yields what is wrong."""
 
     table: Table
+    direction: Direction
     profile: str
     mark: Callable[[Mark], None]
 
@@ -286,7 +291,7 @@ class _Reading:
             case Plain("null"):
                 self.mark((field_, "null"))
             case Ref(name):
-                shape = self.table.shapes["server", name]
+                shape = self.table.shapes[self.direction, name]
                 if not shape.exists_in(self.profile):
                     yield f"{path}: {self.profile} has no {name}"
                 self.mark((field_, name))
@@ -313,7 +318,7 @@ class _Reading:
             case Literally(text):
                 return bool(value == text)
             case Ref(name):
-                tag = self.table.shapes["server", name].tag
+                tag = self.table.shapes[self.direction, name].tag
                 return isinstance(value, dict) and (tag is None or value.get("type") == tag)
             case ArrayOf():
                 return isinstance(value, list)

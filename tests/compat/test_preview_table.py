@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -100,12 +101,15 @@ def test_marks_tell_what_was_seen() -> None:
 
 @pytest.mark.parametrize("path", SCRIPTS, ids=lambda path: path.stem)
 def test_every_frame_of_every_script_is_as_the_table_says(path: Path) -> None:
+    """Both ways: what the server says, and what it accepts."""
     script = load(path)
-    problems: list[str] = []
-
-    def watch(frame: Frame) -> None:
+    table, profile = load_table(), script.settings.profile
+    frames: list[Frame] = []
+    run_pure(script, frames.append)
+    problems = []
+    for frame, answer in zip(frames, [*frames[1:], None], strict=True):
         if not isinstance(frame, str):
-            problems.extend(load_table().problems(frame, script.settings.profile))
-
-    run_pure(script, watch)
+            problems += table.problems(frame, profile)
+        elif not (isinstance(answer, dict) and answer["type"] == "error"):
+            problems += table.problems(json.loads(frame), profile, direction="client")
     assert problems == []

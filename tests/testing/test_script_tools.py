@@ -74,6 +74,8 @@ def test_lines_go_on_when_indented_and_keep_their_number() -> None:
         ("~ audio 100ms", s.ProduceAudio(100, None)),
         ('~ fail busy "Too \\"busy\\"." rate', s.Fail("busy", 'Too "busy".', "rate", None)),
         ('~ fail busy "No."', s.Fail("busy", "No.", "server_error", None)),
+        ("~ [2] bug", s.Bug(2)),
+        ("~ unheard", s.Unheard(None)),
         ("@ +30m", s.MoveClock(1800.0)),
     ],
 )

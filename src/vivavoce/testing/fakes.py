@@ -35,7 +35,7 @@ from vivavoce.wire.session_config import VOICES
 VERSION: Final = "1"
 _RATE: Final = 24000
 
-Cue: TypeAlias = SpeechDelta | EngineError
+Cue: TypeAlias = SpeechDelta | Exception
 _Cue = TypeVar("_Cue")
 
 
@@ -118,7 +118,7 @@ class PuppetTranscriber(_Puppet):
     capabilities = TranscriberCapabilities(sample_rate=_RATE, streaming=True)
 
     def __init__(self) -> None:
-        self._parts: dict[str, _Part[str | EngineError]] = {}
+        self._parts: dict[str, _Part[str | Exception]] = {}
 
     async def transcribe(
         self, audio: AsyncIterator[bytes], options: TranscriptionOptions
@@ -128,12 +128,12 @@ class PuppetTranscriber(_Puppet):
         async for _ in audio:
             pass
         words, _ = await part.cues.get()
-        if isinstance(words, EngineError):
+        if isinstance(words, Exception):
             raise words
         if words:
             yield TranscriptDelta(words)
 
-    async def say(self, item_id: str, words: str | EngineError) -> None:
+    async def say(self, item_id: str, words: str | Exception) -> None:
         """What was said in ``item_id``, or why nobody knows; returns when the session has been told."""
         part = _part(self._parts, item_id)
         part.cues.put_nowait((words, asyncio.Event()))
@@ -156,7 +156,7 @@ class PuppetSpeechModel(_Puppet):
         part.entered()
         while True:
             cue, taken = await part.cues.get()
-            if isinstance(cue, EngineError):
+            if isinstance(cue, Exception):
                 raise cue
             yield cue
             # We are asked for more: what we gave was reported, and the session has said what there is to say.
@@ -172,7 +172,7 @@ class PuppetSpeechModel(_Puppet):
         part = _part(self._parts, response_id)
         taken = asyncio.Event()
         part.cues.put_nowait((cue, taken))
-        if isinstance(cue, Finish | EngineError):
+        if isinstance(cue, Finish | Exception):
             await part.ended()
         else:
             await part.taken_or_ended(taken)

@@ -26,7 +26,7 @@ from vivavoce.testing import script as s
 from vivavoce.testing.ledger import Ledger, frames, sound
 from vivavoce.testing.matching import Actual, Closed, Judge, Names
 from vivavoce.wire.codec import preview_codec
-from vivavoce.wire.errors import ServerFault
+from vivavoce.wire.errors import ServerFault, internal_error
 from vivavoce.wire.session_config import SessionConfig
 
 _BIRTH: Final = 1_730_000_000
@@ -136,6 +136,8 @@ class PureRunner:
             case s.Fail():
                 fault = ServerFault(type=command.type, code=command.code, message=command.message)
                 return c.ResponseFailed(response_id, fault)
+            case s.Bug():
+                return c.ResponseFailed(response_id, internal_error())
             case _:
                 assert_never(command)
 

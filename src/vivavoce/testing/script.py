@@ -100,6 +100,13 @@ class Fail:
 
 
 @dataclass(frozen=True, slots=True)
+class Bug:
+    """The model breaks, without a word to the client."""
+
+    response: int | None
+
+
+@dataclass(frozen=True, slots=True)
 class Heard:
     """The recogniser's words for the oldest item that waits for them."""
 
@@ -110,7 +117,8 @@ class Heard:
 class Unheard:
     """The recogniser fails on the oldest item that waits for its words."""
 
-    code: str
+    code: str | None
+    """None: by a bug."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,7 +141,7 @@ class MoveClock:
     seconds: float
 
 
-ModelCommand: TypeAlias = ProduceText | ProduceAudio | ProduceCall | ProduceArguments | Finish | Fail
+ModelCommand: TypeAlias = ProduceText | ProduceAudio | ProduceCall | ProduceArguments | Finish | Fail | Bug
 """What the model of a response does. ``response`` counts them from 1 as they were created; None: the latest."""
 EngineCommand: TypeAlias = ModelCommand | Heard | Unheard | BreakVad | HoldVad | ReleaseVad
 ClientCommand: TypeAlias = SendText | SendEvent | SendBinary | SendSound | SendBytes
@@ -395,10 +403,12 @@ def _engine_command(rest: str) -> EngineCommand:
             return Finish(cast(Literal["stop", "max_output_tokens", "content_filter"], argument), response)
         case "fail":
             return _fail(argument, response)
+        case "bug":
+            return Bug(response)
         case "heard":
             return Heard(_string(argument))
         case "unheard":
-            return Unheard(argument)
+            return Unheard(argument or None)
         case "vad-fault":
             return BreakVad()
         case "vad-hold":

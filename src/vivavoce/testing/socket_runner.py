@@ -159,7 +159,8 @@ class _SocketRunner:
             case s.Heard():
                 await self._theatre.transcriber.say(self._ledger.next_unheard(), command.text)
             case s.Unheard():
-                fault = base.EngineError(command.code, "The recogniser was told to fail.")
+                text = "The recogniser was told to fail."
+                fault = RuntimeError(text) if command.code is None else base.EngineError(command.code, text)
                 await self._theatre.transcriber.say(self._ledger.next_unheard(), fault)
             case s.BreakVad():
                 self._theatre.vad.break_once()
@@ -190,6 +191,8 @@ class _SocketRunner:
                 return base.Finish(command.reason)
             case s.Fail():
                 return base.EngineError(command.code, command.message, type=command.type)
+            case s.Bug():
+                return RuntimeError("The model was told to break.")
 
     # ------------------------------------------------------------------------------------------ the socket
 
