@@ -119,7 +119,7 @@ class Watcher:
                 self.running.clear()
                 self.talking = None
             case _:
-                assert isinstance(effect, c.FeedVad)
+                assert isinstance(effect, c.FeedVad | c.Retrieve)
 
     def heard_whole(self, entries: Mapping[str, Entry]) -> None:
         """The recogniser was given just the audio that the item holds."""

@@ -356,8 +356,12 @@ def test_a_voice_is_settled_once_it_was_heard() -> None:
 def test_a_response_that_the_client_asks_for_pays_what_is_owed() -> None:
     case = owed()
     case.receive(ce.ResponseCreate(options=sc.ResponseOptions(cancel_previous=True)))
+    case.receive(c.QuotaSettled(LIMITS))
+    assert case.said == ["RateLimitsUpdated", "ResponseCreated", "ReserveQuota"]
     case.receive(c.ResponseFinished(case.response_id))
     assert case.said == ["ResponseDone", "StopResponse", "SettleQuota"]
+    case.receive(c.QuotaSettled(LIMITS))
+    assert case.said == ["RateLimitsUpdated"]
 
 
 def test_out_of_band_responses_have_a_bound() -> None:

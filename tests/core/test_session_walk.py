@@ -130,7 +130,7 @@ class SessionWalk(RuleBasedStateMachine):
             session.conversation.snapshot(),
             (session._audio.clock, session._audio.uncommitted_from, session._audio.kept_from),
             dict(session._recognitions),
-            session._response_owed,
+            session._owed,
             session._fed_until,
             [
                 run and (run.plan, run.phase, run.usage, list(run.output.done), repr(run.output.open))
@@ -224,6 +224,13 @@ class SessionWalk(RuleBasedStateMachine):
     @rule(data=st.data(), index=st.integers(0, 1), ms=st.sampled_from([0, 10, 40, 2000]))
     def truncate(self, data: Any, index: int, ms: int) -> None:
         self.receive(ce.ItemTruncate(item_id=self.any_item(data), content_index=index, audio_end_ms=ms))
+
+    @rule(data=st.data())
+    def retrieve(self, data: Any) -> None:
+        item_id = self.any_item(data)
+        effects = self.receive(ce.ItemRetrieve(item_id=item_id))
+        if self.session.phase is Phase.OPEN and item_id in self.watcher.conversation:
+            assert [type(effect) for effect in effects] == [c.Retrieve]
 
     @rule(options=OPTIONS)
     def respond(self, options: sc.ResponseOptions) -> None:
@@ -376,7 +383,7 @@ class SessionWalk(RuleBasedStateMachine):
         running = {*responses.apart, *([responses.default.plan.response_id] if responses.default else [])}
         if self.session.phase is Phase.OPEN:
             assert running == set(self.watcher.running)
-            assert self.session._response_owed <= (responses.default is not None)
+            assert self.session._owed is None or not responses.free, "a response is owed that could begin"
         else:
             assert not running
 

@@ -54,6 +54,11 @@ SERVER_EVENTS: Final = {
     "rate_limits.updated",
 }
 """The 28 of the preview protocol."""
+LATER_SERVER_EVENTS: Final = {
+    "conversation.item.retrieved",
+    "conversation.item.input_audio_transcription.delta",
+}
+"""Those that only the profile of 2025 sends."""
 
 MESSAGE: Final = items.MessageItem(
     "item_1",
@@ -69,6 +74,14 @@ MESSAGE_JSON: Final = {
     "content": [
         {"type": "input_text", "text": "hé"},
         {"type": "input_audio", "transcript": None},
+        {"type": "input_audio", "transcript": "said"},
+    ],
+}
+RETRIEVED_JSON: Final = {
+    **MESSAGE_JSON,
+    "content": [
+        {"type": "input_text", "text": "hé"},
+        {"type": "input_audio", "transcript": None, "audio": "AAE="},
         {"type": "input_audio", "transcript": "said"},
     ],
 }
@@ -464,6 +477,23 @@ BY_PROFILE: Final[list[tuple[str, se.ServerEvent, dict[str, Any] | None]]] = [
         )
         for profile in (DECEMBER, APRIL)
     ),
+    *((profile, se.TranscriptionDelta("item_1", 0, "he"), None) for profile in (OCTOBER, DECEMBER)),
+    (
+        APRIL,
+        se.TranscriptionDelta("item_1", 0, "he"),
+        {
+            "type": "conversation.item.input_audio_transcription.delta",
+            "item_id": "item_1",
+            "content_index": 0,
+            "delta": "he",
+        },
+    ),
+    (
+        APRIL,
+        se.ItemRetrieved(MESSAGE, {1: b"\0\1"}),
+        {"type": "conversation.item.retrieved", "item": RETRIEVED_JSON},
+    ),
+    (APRIL, se.ItemRetrieved(CALL, {}), {"type": "conversation.item.retrieved", "item": CALL_JSON}),
     (OCTOBER, se.RateLimitsUpdated("created", LIMITS), None),
     (
         OCTOBER,
@@ -483,7 +513,7 @@ BY_PROFILE: Final[list[tuple[str, se.ServerEvent, dict[str, Any] | None]]] = [
         )
     ),
 ]
-SILENT: Final[list[se.ServerEvent]] = [se.ItemDone(None, MESSAGE), se.TranscriptionDelta("item_1", 0, "he")]
+SILENT: Final[list[se.ServerEvent]] = [se.ItemDone(None, MESSAGE)]
 """Events that the preview dialect does not have."""
 
 
@@ -518,7 +548,7 @@ def test_the_tables_have_every_event_and_every_name() -> None:
     shown = {type(event) for event, _ in SIMPLE} | {type(event) for _, event, _ in BY_PROFILE}
     assert shown | {type(event) for event in SILENT} == set(get_args(se.ServerEvent))
     names = {body["type"] for _, body in SIMPLE} | {body["type"] for _, _, body in BY_PROFILE if body}
-    assert names == SERVER_EVENTS
+    assert names == SERVER_EVENTS | LATER_SERVER_EVENTS
     assert len(SERVER_EVENTS) == 28
 
 

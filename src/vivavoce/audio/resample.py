@@ -86,6 +86,13 @@ def clip_to_pcm(clip: Clip, rate: int) -> bytes:
     return b"".join(from_samples(part, AudioFormat.PCM16) for part in parts)
 
 
+def clip_to_wire(clip: Clip, fmt: AudioFormat) -> bytes:
+    """A clip as sound on the wire; CPU work, off the event loop, where it came in another format."""
+    if all(segment[0] is fmt for segment in clip.segments):
+        return b"".join(data for _, data in clip.segments)
+    return from_samples(to_samples(clip_to_pcm(clip, fmt.rate), AudioFormat.PCM16), fmt)
+
+
 def resample(samples: Int16, source_rate: int, target_rate: int) -> Int16:
     """A whole stretch of samples (one dimension) from one rate to another, both in Hz."""
     if source_rate == target_rate or not len(samples):

@@ -10,6 +10,7 @@ Laws
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
@@ -17,6 +18,7 @@ from vivavoce.audio.formats import AudioFormat, Clip
 from vivavoce.core.context import ResponsePlan
 from vivavoce.wire.client_events import ClientEvent, Rejected
 from vivavoce.wire.errors import ServerFault
+from vivavoce.wire.items import Item
 from vivavoce.wire.server_events import RateLimit, ServerEvent
 from vivavoce.wire.session_config import Transcription
 
@@ -157,6 +159,16 @@ class Emit:
 
 
 @dataclass(frozen=True, slots=True)
+class Retrieve:
+    """Send ``item`` with its audio in ``format``; what the client says next is answered after it."""
+
+    item: Item
+    clips: Mapping[int, Clip]
+    """By content index."""
+    format: AudioFormat
+
+
+@dataclass(frozen=True, slots=True)
 class FeedVad:
     """Judge this audio; it begins at ``start_tick``."""
 
@@ -235,6 +247,7 @@ class Close:
 
 Effect: TypeAlias = (
     Emit
+    | Retrieve
     | FeedVad
     | ResetVad
     | OpenUtterance

@@ -29,7 +29,7 @@ class Opened:
 
 @dataclass(frozen=True, slots=True)
 class Closed:
-    """An item is final, with the sound that was sent for it."""
+    """An item as it is in the end, with the sound that was sent for it."""
 
     item: items.Item
     audio_ticks: int
@@ -100,6 +100,17 @@ class Output:
         call.arguments.append(delta)
         yield se.ArgumentsDelta(self._response_id, call.item_id, len(self.done), call.call_id, delta)
 
+    def so_far(self) -> Closed | None:
+        """The open item with all that was sent of it."""
+        match self.open:
+            case Between():
+                return None
+            case OpenMessage(item_id, _, audio_ticks):
+                item = items.MessageItem(item_id, "assistant", (self._part(self.open),), "in_progress")
+                return Closed(item, audio_ticks)
+            case OpenCall(item_id, call_id, name, arguments):
+                return Closed(items.FunctionCallItem(item_id, call_id, name, "".join(arguments), "in_progress"), 0)
+
     def close(self, status: items.ItemStatus) -> Iterator[Step]:
         """Close what is open, from the inside out."""
         match self.open:
@@ -123,17 +134,18 @@ class Output:
         yield se.ContentPartAdded(self._response_id, message.item_id, len(self.done), 0, part)
         return message
 
-    def _close_message(self, message: OpenMessage, status: items.ItemStatus) -> Iterator[Step]:
+    def _part(self, message: OpenMessage) -> items.OutputPart:
         text = "".join(message.texts)
+        return items.AudioPart(text) if self._speaks else items.TextPart(text)
+
+    def _close_message(self, message: OpenMessage, status: items.ItemStatus) -> Iterator[Step]:
         at = (self._response_id, message.item_id, len(self.done), 0)
-        part: items.OutputPart
-        if self._speaks:
-            part = items.AudioPart(text)
+        part = self._part(message)
+        if isinstance(part, items.AudioPart):
             yield se.AudioDone(*at)
-            yield se.TranscriptDone(*at, text)
+            yield se.TranscriptDone(*at, part.transcript or "")
         else:
-            part = items.TextPart(text)
-            yield se.TextDone(*at, text)
+            yield se.TextDone(*at, part.text)
         yield se.ContentPartDone(*at, part)
         item = items.MessageItem(message.item_id, "assistant", (part,), status)
         yield from self._finish(item, message.audio_ticks)

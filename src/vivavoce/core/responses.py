@@ -217,15 +217,14 @@ class Responses:
         self._settling = max(0, self._settling - 1)
 
     def sync(self) -> None:
-        """Bring the conversation up to the audio that was sent of items still open."""
-        run = self.default
-        if run is not None and isinstance(run.output.open, OpenMessage):
-            entry = self._conversation.get(run.output.open.item_id)
-            audio_ms = run.output.open.audio_ticks // TICKS_PER_MS
-            if entry is not None and not entry.truncated and entry.audio_ms != audio_ms:
-                part = items.AudioPart("".join(run.output.open.texts))
-                item = items.MessageItem(entry.item.id, "assistant", (part,), "in_progress")
-                self._conversation.replace(replace(entry, item=item, audio_ms=audio_ms))
+        """Bring the conversation up to what was sent of an item still open."""
+        so_far = self.default.output.so_far() if self.default else None
+        entry = self._conversation.get(so_far.item.id) if so_far else None
+        if so_far is None or entry is None or entry.truncated:
+            return
+        audio_ms = so_far.audio_ticks // TICKS_PER_MS
+        if entry.item != so_far.item or entry.audio_ms != audio_ms:
+            self._conversation.replace(replace(entry, item=so_far.item, audio_ms=audio_ms))
 
     # -------------------------------------------------------------------------------------------- details
 

@@ -71,6 +71,18 @@ class Identity:
     """Decides all ids of the session."""
 
 
+@dataclass(frozen=True, slots=True)
+class Owed:
+    """A response of the conversation that begins when the one before it has ended and said all."""
+
+    response_id: str
+    options: sc.ResponseOptions
+    context: tuple[Entry, ...] | None
+    """None for the conversation as it is when the response begins."""
+    asked: bool
+    """The client asked for it, by ``response.create``; otherwise a turn of the user waits for it."""
+
+
 class Session:
     """One session. ``now`` is any monotonic clock in seconds, the same for every call."""
 
@@ -92,7 +104,7 @@ class Session:
         self._recognitions: dict[str, Recognition] = {}
         self._orphans: set[str] = set()
         """Deleted items whose recognition goes on."""
-        self._response_owed = False
+        self._owed: Owed | None = None
         self._ids.avoid(self._conversation)
 
     @property
@@ -154,6 +166,8 @@ class Session:
                 self._item_delete(event)
             case ce.ItemTruncate():
                 self._item_truncate(event)
+            case ce.ItemRetrieve():
+                self._item_retrieve(event)
             case ce.ResponseCreate():
                 self._response_create(event.options)
             case ce.ResponseCancel():
@@ -287,7 +301,7 @@ class Session:
         self._turn = turns.begin(began, item_id)
         self._journal.emit(se.SpeechStarted(began.from_tick // TICKS_PER_MS, item_id))
         if vad.interrupt_response and self._responses.cancel(None, "turn_detected"):
-            self._response_owed = False
+            self._owed = None
         self._open_utterance(item_id, began.from_tick)
         self._feed_utterance(item_id, end_tick)
 
@@ -302,8 +316,8 @@ class Session:
         clip = self._audio.cut(ended.from_tick, ended.end_tick)
         self._audio.committed(ended.end_tick)
         self._add_user_audio(ended.item_id, clip)
-        if vad.create_response:
-            self._response_owed = True
+        if vad.create_response and self._owed is None:
+            self._owed = Owed(self._ids.next("resp"), sc.ResponseOptions(), None, asked=False)
 
     def _commit(self) -> None:
         match self._turn:
@@ -435,6 +449,13 @@ class Session:
         self._conversation.truncate(event.item_id, event.content_index, event.audio_end_ms)
         self._journal.emit(se.ItemTruncated(event.item_id, event.content_index, event.audio_end_ms))
 
+    def _item_retrieve(self, event: ce.ItemRetrieve) -> None:
+        self._responses.sync()
+        entry = self._conversation.get(event.item_id)
+        if entry is None:
+            raise errors.unknown_item("retrieving", "retrieve", event.item_id)
+        self._journal.ask(c.Retrieve(entry.item, entry.clips, self._input_format))
+
     def _check_call(self, call_id: str, param: str) -> None:
         if not self._conversation.has_call(call_id):
             raise errors.unknown_tool_call(call_id, param)
@@ -482,6 +503,8 @@ class Session:
 
     def _response_create(self, options: sc.ResponseOptions) -> None:
         in_band = options.conversation == "auto"
+        if in_band and self._owed is not None and self._owed.asked:
+            raise errors.active_response(self._owed.response_id)
         if not (in_band and options.cancel_previous):
             self._responses.check_free(in_band=in_band)
         voice = _or(options.voice, self.config.voice)
@@ -493,24 +516,29 @@ class Session:
         context = None if options.input is None else self._context(options.input, options.input_paths)
         if options.cancel_previous:
             self._responses.cancel(None, "client_cancelled")
+        response_id = self._ids.next("resp")
         if in_band:
-            self._response_owed = False
-        self._start_response(options, context)
+            self._owed = Owed(response_id, options, context, asked=True)
+        else:
+            self._start_response(response_id, options, context)
 
     def _response_cancel(self, event: ce.ResponseCancel) -> None:
         if not self._responses.cancel(event.response_id, "client_cancelled"):
             raise errors.nothing_to_cancel()
 
     def _pay_owed_response(self) -> None:
-        """A turn of the user waits for its response, and starts it when the running one has ended and said all."""
-        if self._response_owed and self._responses.free and self.phase is Phase.OPEN:
-            self._response_owed = False
-            self._start_response(sc.ResponseOptions(), None)
+        """``rate_limits.updated`` of a response belongs before the next one."""
+        owed = self._owed
+        if owed is not None and self._responses.free and self.phase is Phase.OPEN:
+            self._owed = None
+            self._start_response(owed.response_id, owed.options, owed.context)
 
-    def _start_response(self, options: sc.ResponseOptions, context: tuple[Entry, ...] | None) -> None:
+    def _start_response(
+        self, response_id: str, options: sc.ResponseOptions, context: tuple[Entry, ...] | None
+    ) -> None:
         config = self.config
         plan = ResponsePlan(
-            response_id=self._ids.next("resp"),
+            response_id=response_id,
             instructions=_or(options.instructions, config.instructions),
             context=self._conversation.snapshot() if context is None else context,
             modalities=_or(options.modalities, config.modalities),

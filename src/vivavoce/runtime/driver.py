@@ -7,7 +7,8 @@ Laws
 2. Every task of the session belongs to one group. Stopping is ``cancel``, never awaited here; the group joins.
 3. A response's task ends in one report, ResponseFinished or ResponseFailed, or is stopped and ends in none.
 4. What makes input or output in bulk waits for room first (:meth:`Driver.ready`, ``Outbox.drained``), so that
-   neither a flood nor a slow reader grows memory.
+   neither a flood nor a slow reader grows memory. The client is not read either while an answer is written aside,
+   so that answers keep the order of what they answer, and at most one of them is under way.
 5. When :meth:`Driver.running` is left, nothing of the session is left.
 """
 
@@ -21,6 +22,7 @@ from contextlib import asynccontextmanager
 from typing import Any, Final, assert_never
 
 from vivavoce.audio.formats import TICKS_PER_MS
+from vivavoce.audio.resample import clip_to_wire
 from vivavoce.core import contract as c
 from vivavoce.core.context import ResponsePlan
 from vivavoce.core.session import CLOSE_GOING_AWAY, Session
@@ -41,6 +43,8 @@ MAX_VAD_BACKLOG_TICKS: Final = 10_000 * TICKS_PER_MS
 """Audio that may wait for the VAD before the socket is read no further."""
 _BACKLOG_POLL_S: Final = 0.02
 CLOSE_BUG: Final = 1011
+_ASIDE_BYTES: Final = 1024 * 1024
+"""Sound of an item that is written off the event loop when the client asks for it."""
 
 
 class Driver:
@@ -59,6 +63,7 @@ class Driver:
         self._fallen = False
         self._responses: dict[str, asyncio.Task[None]] = {}
         self._reservations: dict[str, Reservation] = {}
+        self._retrieval: asyncio.Task[None] | None = None
         self._listener: Listener | None = None
         self._group: asyncio.TaskGroup | None = None
 
@@ -108,11 +113,15 @@ class Driver:
     @property
     def busy(self) -> bool:
         """The socket should not be read now; see :meth:`ready`."""
-        return self._outbox.full or self._hearing.backlog_ticks > MAX_VAD_BACKLOG_TICKS
+        return (
+            self._outbox.full or self._retrieval is not None or self._hearing.backlog_ticks > MAX_VAD_BACKLOG_TICKS
+        )
 
     async def ready(self) -> None:
         """Wait until the session can take more input."""
         while self.busy:
+            if self._retrieval is not None:
+                await asyncio.wait([self._retrieval])
             await self._outbox.drained()
             if self._hearing.backlog_ticks > MAX_VAD_BACKLOG_TICKS:
                 await asyncio.sleep(_BACKLOG_POLL_S)
@@ -162,6 +171,8 @@ class Driver:
                 self._hearing.feed_vad(effect)
             case c.Emit():
                 self._send(effect.event)
+            case c.Retrieve():
+                self._retrieve(effect)
             case c.ResetVad():
                 self._hearing.reset_vad()
             case c.OpenUtterance():
@@ -186,6 +197,24 @@ class Driver:
                 self._outbox.close(effect.code, effect.reason)
             case _:
                 assert_never(effect)
+
+    def _retrieve(self, effect: c.Retrieve) -> None:
+        if sum(clip.size for clip in effect.clips.values()) > _ASIDE_BYTES:
+            self._retrieval = self._spawn(self._retrieve_aside(effect), f"retrieve {effect.item.id}")
+        else:
+            self._send(retrieved(effect))
+
+    async def _retrieve_aside(self, effect: c.Retrieve) -> None:
+        event_id = self._session.new_event_id()
+        try:
+            frame = await asyncio.to_thread(lambda: self._codec.encode(retrieved(effect), event_id))
+        except Exception as bug:
+            self._fall(bug)
+        else:
+            if frame is not None:
+                self._outbox.send(frame)
+        finally:
+            self._retrieval = None
 
     def _reserve(self, effect: c.ReserveQuota) -> None:
         answer = self._meter.reserve(effect.tokens)
@@ -240,6 +269,13 @@ class Driver:
             return ServerFault(type=fault.type, code=fault.code, message=fault.message)
         log.error("response %s failed: %s", plan.response_id, outline(raised))
         return errors.internal_error()
+
+
+def retrieved(effect: c.Retrieve) -> se.ItemRetrieved:
+    """The answer to a retrieval, with its sound in the format that was asked for."""
+    return se.ItemRetrieved(
+        effect.item, {index: clip_to_wire(clip, effect.format) for index, clip in effect.clips.items()}
+    )
 
 
 def _engine_error(raised: BaseException) -> EngineError | None:

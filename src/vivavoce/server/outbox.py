@@ -8,7 +8,8 @@ Laws
    socket is read on meanwhile, so that a client can still interrupt; answers to its own events may pile up to
    :data:`FULL_BYTES`, and then it is not read either.
 3. A client that takes nothing for ``stall_s`` is cut off: it would hold its session, and the engines at work for
-   it, for ever, since no ping is answered by who does not read.
+   it, for ever, since no ping is answered by who does not read. A large frame may take longer, as long as some of
+   it is taken.
 """
 
 from __future__ import annotations
@@ -34,11 +35,13 @@ CLOSE_S: Final = 4.0
 class SocketOutbox:
     """Implements ``runtime.engines.Outbox`` over an aiohttp WebSocket; :meth:`run` is its only writer.
 
-    ``stall_s``: seconds that one frame may wait for the client; ``abort`` ends the connection at once.
+    ``stall_s``: seconds that the client may take nothing; ``abort`` ends the connection at once; ``unsent`` are the
+    bytes that the system has not taken of us yet.
     """
 
-    def __init__(self, *, stall_s: float, abort: Callable[[], None]) -> None:
+    def __init__(self, *, stall_s: float, abort: Callable[[], None], unsent: Callable[[], int]) -> None:
         self.abort = abort
+        self._unsent = unsent
         self._stall_s = stall_s
         self._frames: deque[bytes] = deque()
         self._bytes = 0
@@ -84,8 +87,11 @@ class SocketOutbox:
             while True:
                 while self._frames:
                     frame = self._frames.popleft()
-                    async with asyncio.timeout(self._stall_s):
-                        await socket.send_frame(frame, WSMsgType.TEXT)
+                    if len(frame) > FULL_BYTES:
+                        await self._write_large(socket, frame)
+                    else:
+                        async with asyncio.timeout(self._stall_s):
+                            await socket.send_frame(frame, WSMsgType.TEXT)
                     self._bytes -= len(frame)
                     if self._bytes <= ROOM_BYTES:
                         self._room.set()
@@ -107,3 +113,16 @@ class SocketOutbox:
             self._bytes = 0
             self._closing = self._closing or (1006, "")
             self._room.set()
+
+    async def _write_large(self, socket: web.WebSocketResponse, frame: bytes) -> None:
+        """Raises TimeoutError when nothing of it is taken for a while."""
+        writing = asyncio.create_task(socket.send_frame(frame, WSMsgType.TEXT))
+        try:
+            left = len(frame)
+            while not (await asyncio.wait([writing], timeout=self._stall_s))[0]:
+                if self._unsent() >= left:
+                    raise TimeoutError
+                left = self._unsent()
+            await writing
+        finally:
+            writing.cancel()

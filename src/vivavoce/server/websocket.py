@@ -113,7 +113,9 @@ class RealtimeEndpoint:
     # -------------------------------------------------------------------------------------------- a session
 
     async def _serve(self, request: web.Request, admission: Admission) -> web.StreamResponse:
-        outbox = SocketOutbox(stall_s=self._ping_interval_s, abort=lambda: _abort(request))
+        outbox = SocketOutbox(
+            stall_s=self._ping_interval_s, abort=lambda: _abort(request), unsent=lambda: _unsent(request)
+        )
         self._open.add(outbox)
         self._empty.clear()
         socket = _socket(admission.subprotocol)
@@ -267,6 +269,10 @@ def _socket(subprotocol: str | None) -> web.WebSocketResponse:
 def _abort(request: web.Request) -> None:
     if request.transport is not None:
         request.transport.abort()
+
+
+def _unsent(request: web.Request) -> int:
+    return request.transport.get_write_buffer_size() if request.transport is not None else 0
 
 
 def _upgrade_request(request: web.Request) -> UpgradeRequest:

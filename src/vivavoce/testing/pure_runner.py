@@ -22,6 +22,7 @@ from vivavoce.core import contract as c
 from vivavoce.core.session import Identity, Session
 from vivavoce.core.turns import FRAME_TICKS
 from vivavoce.gateway.quota import Denied, Quota, Reservation
+from vivavoce.runtime.driver import retrieved
 from vivavoce.testing import script as s
 from vivavoce.testing.ledger import Ledger, frames, sound
 from vivavoce.testing.matching import Actual, Closed, Judge, Names
@@ -163,6 +164,8 @@ class PureRunner:
         match effect:
             case c.Emit():
                 self._send(self._codec.encode(effect.event, self._session.new_event_id()))
+            case c.Retrieve():
+                self._send(self._codec.encode(retrieved(effect), self._session.new_event_id()))
             case c.Close():
                 self._actual.append(Closed(effect.code, effect.reason))
             case c.FeedVad():

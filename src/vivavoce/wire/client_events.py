@@ -1,4 +1,4 @@
-"""What a client can say: the nine client events, without dialect (protocol section 4)."""
+"""What a client can say: every client event, without dialect (protocol section 4)."""
 
 from __future__ import annotations
 
@@ -51,6 +51,11 @@ class ItemTruncate(msgspec.Struct, frozen=True, kw_only=True):
     event_id: str | None = None
 
 
+class ItemRetrieve(msgspec.Struct, frozen=True, kw_only=True):
+    item_id: str
+    event_id: str | None = None
+
+
 class ResponseCreate(msgspec.Struct, frozen=True, kw_only=True):
     options: ResponseOptions = ResponseOptions()
     event_id: str | None = None
@@ -75,6 +80,7 @@ ClientEvent: TypeAlias = (
     | ItemCreate
     | ItemDelete
     | ItemTruncate
+    | ItemRetrieve
     | ResponseCreate
     | ResponseCancel
 )

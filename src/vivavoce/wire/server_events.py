@@ -112,6 +112,14 @@ class ItemTruncated(msgspec.Struct, frozen=True):
     audio_end_ms: int
 
 
+class ItemRetrieved(msgspec.Struct, frozen=True):
+    """An item as the server has it."""
+
+    item: Item
+    audio: Mapping[int, bytes]
+    """Sound that the user said, by content index, in the session's input format."""
+
+
 class TranscriptionDelta(msgspec.Struct, frozen=True):
     item_id: str
     content_index: int
@@ -268,6 +276,7 @@ ServerEvent: TypeAlias = (
     | ItemDone
     | ItemDeleted
     | ItemTruncated
+    | ItemRetrieved
     | TranscriptionDelta
     | TranscriptionCompleted
     | TranscriptionFailed

@@ -32,11 +32,10 @@ class PreviewDecoder:
 
     def __init__(self, profile: Profile) -> None:
         self._profile = profile
-        self._shapes: dict[str, type[Any]] = dict(shapes.EVENT_SHAPES)
-        self._event_type: Any = shapes.EventIn
-        if profile.has_session_extras:
-            self._shapes["session.update"] = shapes.SessionUpdateWithExtrasIn
-            self._event_type = shapes.EventWithExtrasIn
+        self._shapes: dict[str, type[Any]] = (
+            shapes.LATER_EVENT_SHAPES if profile.has_later_events else shapes.EVENT_SHAPES
+        )
+        self._event_type: Any = shapes.LaterEventIn if profile.has_later_events else shapes.EventIn
         self._decoder: msgspec.json.Decoder[Any] = msgspec.json.Decoder(self._event_type)
 
     def decode(self, frame: str | bytes) -> ce.ClientEvent:
@@ -104,6 +103,8 @@ class PreviewDecoder:
                     audio_end_ms=shape.audio_end_ms,
                     event_id=event_id,
                 )
+            case shapes.ItemRetrieveIn():
+                return ce.ItemRetrieve(item_id=shape.item_id, event_id=event_id)
             case shapes.ResponseCreateIn():
                 options = _options(shape.response) if shape.response else sc.ResponseOptions()
                 return ce.ResponseCreate(options=options, event_id=event_id)

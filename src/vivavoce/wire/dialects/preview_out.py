@@ -31,6 +31,8 @@ class PreviewEncoder:
         """One frame of UTF-8 JSON, or None where this dialect has no such event."""
         if isinstance(event, se.AudioDelta):
             return _audio_delta(event, event_id)
+        if isinstance(event, se.ItemRetrieved):
+            return _item_retrieved(event, event_id)
         body = self._body(event)
         if body is None:
             return None
@@ -56,8 +58,12 @@ class PreviewEncoder:
                     "previous_item_id": event.previous_item_id,
                     "item": item_out(event.item),
                 }
-            case se.ItemDone() | se.TranscriptionDelta():
+            case se.ItemDone():
                 return None
+            case se.TranscriptionDelta():
+                if not self._profile.has_later_events:
+                    return None
+                return "conversation.item.input_audio_transcription.delta", msgspec.structs.asdict(event)
             case se.TranscriptionFailed():
                 return "conversation.item.input_audio_transcription.failed", {
                     "item_id": event.item_id,
@@ -278,6 +284,22 @@ def _audio_delta(event: se.AudioDelta, event_id: str) -> bytes:
             b'"}',
         )
     )
+
+
+def _item_retrieved(event: se.ItemRetrieved, event_id: str) -> bytes:
+    """May hold half an hour of sound: it is written in one pass, which lets other threads run (as joining does)."""
+    item = item_out(event.item)
+    pieces = [b'{"type":"conversation.item.retrieved","event_id":"', event_id.encode(), b'","item":']
+    if "content" not in item:
+        return b"".join((*pieces, _encode(item), b"}"))
+    parts = item.pop("content")
+    pieces += [_encode(item)[:-1], b',"content":[']
+    for i, part in enumerate(parts):
+        pieces += [b"," if i else b"", _encode(part)[:-1]]
+        if i in event.audio:
+            pieces += [b',"audio":"', pybase64.b64encode(event.audio[i]), b'"']
+        pieces.append(b"}")
+    return b"".join((*pieces, b"]}}"))
 
 
 _PLAIN: Final[dict[type, str]] = {

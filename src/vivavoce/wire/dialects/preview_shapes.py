@@ -204,6 +204,10 @@ class ItemTruncateIn(_Event, tag="conversation.item.truncate", kw_only=True):
     audio_end_ms: Annotated[int, Meta(ge=0)]
 
 
+class ItemRetrieveIn(_Event, tag="conversation.item.retrieve", kw_only=True):
+    item_id: str
+
+
 class ResponseCreateIn(_Event, tag="response.create", kw_only=True):
     response: ResponseIn | UnsetType | None = UNSET
 
@@ -223,7 +227,7 @@ CommonEventIn: TypeAlias = (
     | ResponseCancelIn
 )
 EventIn: TypeAlias = SessionUpdateIn | CommonEventIn
-EventWithExtrasIn: TypeAlias = SessionUpdateWithExtrasIn | CommonEventIn
+LaterEventIn: TypeAlias = SessionUpdateWithExtrasIn | ItemRetrieveIn | CommonEventIn
 
 EVENT_SHAPES: Final[dict[str, type[_Event]]] = {
     "session.update": SessionUpdateIn,
@@ -237,3 +241,17 @@ EVENT_SHAPES: Final[dict[str, type[_Event]]] = {
     "response.cancel": ResponseCancelIn,
 }
 """The nine client events in the order in which the service lists them."""
+
+LATER_EVENT_SHAPES: Final[dict[str, type[_Event]]] = {
+    "session.update": SessionUpdateWithExtrasIn,
+    "input_audio_buffer.append": AppendIn,
+    "input_audio_buffer.commit": CommitIn,
+    "input_audio_buffer.clear": ClearIn,
+    "conversation.item.create": ItemCreateIn,
+    "conversation.item.delete": ItemDeleteIn,
+    "conversation.item.truncate": ItemTruncateIn,
+    "conversation.item.retrieve": ItemRetrieveIn,
+    "response.create": ResponseCreateIn,
+    "response.cancel": ResponseCancelIn,
+}
+"""Those of the later preview."""

@@ -24,6 +24,9 @@ class Profile:
     """Responses carry conversation_id, metadata, modalities, voice, format, temperature and their token limit."""
     has_session_extras: bool
     """Sessions carry ``speed``, ``input_audio_noise_reduction``, ``include`` and ``tracing``."""
+    has_later_events: bool
+    """The events of 2025: retrieval of items, deltas of transcription. A strict client of 2024 closes when it meets
+    an event that it does not know."""
     silence_duration_ms: int = 500
     """What a client's ``turn_detection`` without ``silence_duration_ms`` means (row 2)."""
 
@@ -39,6 +42,7 @@ PROFILES: Final[dict[str, Profile]] = {
             shows_interrupt_response=False,
             describes_responses=False,
             has_session_extras=False,
+            has_later_events=False,
         ),
         Profile(
             name="azure-2024-12-17",
@@ -48,6 +52,7 @@ PROFILES: Final[dict[str, Profile]] = {
             shows_interrupt_response=False,
             describes_responses=True,
             has_session_extras=False,
+            has_later_events=False,
         ),
         Profile(
             name="azure-2025-04",
@@ -57,6 +62,7 @@ PROFILES: Final[dict[str, Profile]] = {
             shows_interrupt_response=True,
             describes_responses=True,
             has_session_extras=True,
+            has_later_events=True,
         ),
     )
 }
