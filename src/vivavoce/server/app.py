@@ -15,6 +15,7 @@ from aiohttp import http_exceptions, web
 
 from vivavoce.config import Config
 from vivavoce.engines.base import Vad
+from vivavoce.engines.registry import Registry
 from vivavoce.gateway.admission import AdmissionPolicy
 from vivavoce.gateway.auth import KeyRing
 from vivavoce.gateway.deployments import Deployments, open_deployments
@@ -41,17 +42,20 @@ class Server:
 
 
 @asynccontextmanager
-async def running(config: Config, *, host: str | None = None, port: int | None = None) -> AsyncIterator[Server]:
+async def running(
+    config: Config, *, host: str | None = None, port: int | None = None, registry: Registry | None = None
+) -> AsyncIterator[Server]:
     """Engines up, then the socket; on leaving, sessions end first, then the engines.
 
-    ``host`` and ``port`` (0: any free one) are those of the configuration unless given. Raises ConfigError,
+    ``host`` and ``port`` (0: any free one) are those of the configuration unless given; ``registry``: None for the
+    installed engines. Raises ConfigError,
     EngineStartError, and OSError when the address cannot be listened on.
     """
     # aiohttp warns about subprotocols that it does not know, and a browser puts its key into one.
     logging.getLogger("aiohttp.websocket").setLevel(logging.ERROR)
     _http_log.addFilter(_without_texts)
     async with AsyncExitStack() as stack:
-        deployments = await stack.enter_async_context(open_deployments(config))
+        deployments = await stack.enter_async_context(open_deployments(config, registry))
         endpoint = RealtimeEndpoint(
             deployments=deployments,
             engines=await _engines(deployments, stack),

@@ -1,0 +1,87 @@
+"""The measurements that need a server: capacity, latency, barge-in, memory, idle connections, start-up."""
+
+from __future__ import annotations
+
+import time
+from typing import Final
+
+from bench.processes import Load, Run, Server, measure
+from bench.report import Figures
+
+CAPACITY_SESSIONS: Final = (100, 150, 200, 225, 250, 275, 300, 325, 350)
+LATE_MS: Final = 50.0
+"""A core holds so many sessions as end 99 of 100 turns within this."""
+_EACH: Final = ("--seconds", "20")
+
+
+def _seen(run: Run) -> Figures:
+    """What a run at a fixed number of callers says, and a fault if it says nothing."""
+    load = run.load
+    if load["failed"] or load["hung_up"] or load["errors"]:
+        raise RuntimeError(f"the load run went wrong: {load}")
+    return {
+        "lateness p50 ms": load["lateness_ms"]["p50"],
+        "lateness p95 ms": load["lateness_ms"]["p95"],
+        "lateness p99 ms": load["lateness_ms"]["p99"],
+        "generator p99 ms": load["send_late_ms"]["p99"],
+        "server CPU ms per session-second": run.cpu_ms_per_session_s,
+        "server cores": run.cores,
+        "turns": load["turns"],
+    }
+
+
+def at_callers(callers: int, chunk_ms: int) -> Figures:
+    """Lateness and cost at a number of sessions."""
+    with Server() as server:
+        return _seen(measure(server, "prompt", callers, "--chunk-ms", str(chunk_ms), *_EACH))
+
+
+def capacity(chunk_ms: int) -> Figures:
+    """The most sessions of :data:`CAPACITY_SESSIONS` that one core holds, each step on a fresh server."""
+    held = 0
+    for callers in CAPACITY_SESSIONS:
+        figures = at_callers(callers, chunk_ms)
+        if figures["lateness p99 ms"] > LATE_MS:
+            break
+        held = callers
+    return {f"sessions held at {chunk_ms} ms chunks": held}
+
+
+def first_audio(callers: int) -> Figures:
+    """From the last sound that the turn needs to the first audio delta, with engines that take no time."""
+    with Server() as server:
+        run = measure(server, "prompt", callers, *_EACH)
+    _seen(run)
+    found = run.load["first_audio_ms"]
+    return {f"first audio {name} ms": found[name] for name in ("p50", "p95", "p99", "max")}
+
+
+def barge_in(callers: int) -> Figures:
+    """From the frame that decides that somebody speaks to the last audio delta of the response it interrupts."""
+    with Server() as server:
+        run = measure(server, "paced", callers, "--gap-ms", "1500", *_EACH)
+    _seen(run)
+    found = run.load["barge_in_ms"]
+    return {"interrupted responses": found["n"]} | {
+        f"last delta after the deciding frame {name} ms": found[name] for name in ("p50", "p99", "max")
+    }
+
+
+def idle(callers: int) -> Figures:
+    """Connections that say nothing: do they open, what do they hold, what do they cost?"""
+    with Server() as server:
+        before = server.usage()
+        load = Load(server.url("prompt"), callers, "--silent", "--connect-rate", "500")
+        load.wait_for("ready")
+        opened = server.usage()
+        time.sleep(10)
+        after = server.usage()
+        results = load.finish()
+    if results["failed"] or results["errors"]:
+        raise RuntimeError(f"the idle run went wrong: {results}")
+    return {
+        "sessions open": after["sessions"],
+        "KB per idle session": (after["rss_kb"] - before["rss_kb"]) / callers,
+        "opened per second": callers / (opened["at"] - before["at"]),
+        "server cores while idle": (after["cpu_s"] - opened["cpu_s"]) / (after["at"] - opened["at"]),
+    }

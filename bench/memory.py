@@ -1,0 +1,142 @@
+"""Memory of sessions: listening, speaking, and after half an hour of talk.
+
+Sound is sent as fast as the server takes it, since turns are counted on the audio clock and not on the wall's.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import json
+from collections.abc import Callable
+from typing import Final
+
+import aiohttp
+
+from bench.load import question
+from bench.processes import Server
+from bench.report import Figures
+from bench.server import KEY
+
+_BYTES_PER_MS: Final = 48
+_CHUNK_MS: Final = 100
+_PAUSE_MS: Final = 2000
+_CALLERS: Final = 20
+_LONG_CALLERS: Final = 5
+_SETTLE_S: Final = 20.0
+
+
+class Caller:
+    """One client, and what its conversation holds of sound."""
+
+    def __init__(self, socket: aiohttp.ClientWebSocketResponse) -> None:
+        self._socket = socket
+        self._started_ms = 0
+        self._clear = asyncio.Event()
+        self.audio_bytes = 0
+        """User audio that was committed, and assistant audio."""
+
+    async def say(self, frame: str) -> None:
+        await self._socket.send_str(frame)
+
+    async def settle(self) -> None:
+        """Until the server has handled all that was sent: a commit of nothing is refused in its turn."""
+        self._clear.clear()
+        await self._socket.send_str('{"type":"vivavoce.nothing"}')
+        async with asyncio.timeout(_SETTLE_S):
+            await self._clear.wait()
+
+    async def read(self) -> None:
+        async for message in self._socket:
+            event = json.loads(message.data)
+            match event["type"]:
+                case "input_audio_buffer.speech_started":
+                    self._started_ms = event["audio_start_ms"]
+                case "input_audio_buffer.speech_stopped":
+                    self.audio_bytes += (event["audio_end_ms"] - self._started_ms) * _BYTES_PER_MS
+                case "response.audio.delta":
+                    self.audio_bytes += len(event["delta"]) * 3 // 4
+                case "error":
+                    self._clear.set()
+
+
+def _frames(*, speak: bool) -> list[str]:
+    """Append events of a turn, or of silence as long."""
+    size = _CHUNK_MS * _BYTES_PER_MS
+    sound = question().astype("<i2").tobytes() + bytes(_PAUSE_MS * _BYTES_PER_MS)
+    sound += bytes(-len(sound) % size)
+    if not speak:
+        sound = bytes(len(sound))
+    return [
+        json.dumps(
+            {
+                "type": "input_audio_buffer.append",
+                "audio": base64.b64encode(sound[at : at + size]).decode(),
+            }
+        )
+        for at in range(0, len(sound), size)
+    ]
+
+
+async def _talk(
+    server: Server, callers: int, minutes: int, *, speak: bool, note: Callable[[int, float], None]
+) -> None:
+    """Sessions that hear so many minutes of sound.
+
+    ``note(minute, audio bytes of one session)`` is called after each minute, while they are all open.
+    """
+    frames = _frames(speak=speak)
+    async with aiohttp.ClientSession() as http, asyncio.TaskGroup() as group:
+        crowd = []
+        readers = []
+        sockets = []
+        for _ in range(callers):
+            socket = await http.ws_connect(server.url("prompt"), headers={"api-key": KEY}, max_msg_size=0)
+            sockets.append(socket)
+            crowd.append(Caller(socket))
+            readers.append(group.create_task(crowd[-1].read()))
+        said = 0
+        for minute in range(1, minutes + 1):
+            while said < minute * 60_000 // _CHUNK_MS:
+                for caller in crowd:
+                    await caller.say(frames[said % len(frames)])
+                said += 1
+                if said % 50 == 0:
+                    for caller in crowd:
+                        await caller.settle()
+            note(minute, sum(caller.audio_bytes for caller in crowd) / callers)
+        for socket in sockets:
+            await socket.close()
+
+
+def minute_of_talk() -> Figures:
+    """What a session holds after a minute of silence, and after one of talk; and beside the audio that was said."""
+    figures: Figures = {}
+    for speak, who in ((False, "listening"), (True, "speaking")):
+        with Server() as server:
+            before = server.usage()["rss_kb"]
+
+            def note(
+                minute: int, audio: float, who: str = who, before: int = before, server: Server = server
+            ) -> None:
+                each = (server.usage()["rss_kb"] - before) / _CALLERS
+                figures[f"KB per {who} session"] = each
+                figures[f"KB per {who} session beside its audio"] = each - audio / 1024
+
+            asyncio.run(_talk(server, _CALLERS, 1, speak=speak, note=note))
+    return figures
+
+
+def half_an_hour() -> Figures:
+    """What a session holds while it talks for half an hour."""
+    figures: Figures = {}
+    with Server() as server:
+        before = server.usage()["rss_kb"]
+
+        def note(minute: int, audio: float) -> None:
+            if minute in (1, 5, 10, 20, 30):
+                figures[f"KB per session after {minute} min"] = (server.usage()["rss_kb"] - before) / _LONG_CALLERS
+                figures[f"KB of audio heard and said by then ({minute} min)"] = audio / 1024
+
+        asyncio.run(_talk(server, _LONG_CALLERS, 30, speak=True, note=note))
+    return figures

@@ -1,0 +1,108 @@
+"""The server and the load generator as processes, and the two of them together."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import time
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Any, Final, Self
+
+SERVER_CORE: Final = 1
+LOAD_CORE: Final = 0
+
+
+class Server:
+    """``bench.server`` on one core; a context manager."""
+
+    def __init__(self, *arguments: str, core: int | None = SERVER_CORE) -> None:
+        pin = [] if core is None else ["--core", str(core)]
+        command = [sys.executable, "-m", "bench.server", *pin, *arguments]
+        self._process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+        assert self._process.stdin
+        assert self._process.stdout
+        self._asks, self._answers = self._process.stdin, self._process.stdout
+        self.port = int(self._answers.readline())
+
+    def usage(self) -> dict[str, Any]:
+        """See ``bench.server.usage``; with ``at``, seconds of this clock."""
+        self._asks.write("\n")
+        self._asks.flush()
+        answer: dict[str, Any] = json.loads(self._answers.readline())
+        return {**answer, "at": time.monotonic()}
+
+    def url(self, deployment: str) -> str:
+        query = f"api-version=2024-10-01-preview&deployment={deployment}"
+        return f"ws://127.0.0.1:{self.port}/openai/realtime?{query}"
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._asks.close()
+        try:
+            self._process.wait(30)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            raise
+
+
+@dataclass(frozen=True)
+class Run:
+    """One run of the generator against a server."""
+
+    load: dict[str, Any]
+    cpu_ms_per_session_s: float
+    cores: float
+    """CPU seconds per second that the server used."""
+    rss_kb: int
+    """Of the server, at the end, the callers still connected."""
+
+
+class Load:
+    """``bench.load`` on one core."""
+
+    def __init__(self, url: str, callers: int, *arguments: str) -> None:
+        self.callers = callers
+        command = [sys.executable, "-m", "bench.load", "--core", str(LOAD_CORE), "--url", url]
+        self._process = subprocess.Popen(
+            [*command, "--callers", str(callers), *arguments],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+
+    def wait_for(self, word: str) -> None:
+        """Until the generator says that it has come so far."""
+        assert self._process.stderr
+        said = []
+        for line in self._process.stderr:
+            if line.strip() == word:
+                return
+            said.append(line)
+        raise RuntimeError(f"the load generator ended before {word!r}: {''.join(said)[-2000:]}")
+
+    def finish(self) -> dict[str, Any]:
+        """Let it hang up, and have its results."""
+        output, complaint = self._process.communicate("\n", timeout=60)
+        if self._process.returncode:
+            raise RuntimeError(f"the load generator failed: {complaint[-2000:]}")
+        results: dict[str, Any] = json.loads(output)
+        return results
+
+
+def measure(server: Server, deployment: str, callers: int, *arguments: str) -> Run:
+    """One run: what the callers saw, and what the server used meanwhile."""
+    load = Load(server.url(deployment), callers, *arguments)
+    load.wait_for("begin")
+    before = server.usage()
+    load.wait_for("end")
+    after = server.usage()
+    seconds = after["at"] - before["at"]
+    cores = (after["cpu_s"] - before["cpu_s"]) / seconds
+    return Run(load.finish(), round(cores / callers * 1000, 2), round(cores, 3), after["rss_kb"])

@@ -1,0 +1,104 @@
+"""Stand-in engines for measurements: they cost next to nothing, so that what is measured is the server.
+
+``prompt`` answers as soon as it is asked. ``paced`` is the same, except that its speech comes in real time, so that
+a response lasts and can be interrupted. The VAD is never stood in for: it is part of the hot path.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping
+from importlib.metadata import EntryPoint
+from typing import Final
+
+from vivavoce.engines import base
+from vivavoce.engines.registry import Registry
+from vivavoce.wire.session_config import VOICES
+
+RATE: Final = 24000
+ANSWER: Final = "Certainly. It is a quarter past nine, and the next train leaves from platform four."
+_CHUNK_MS: Final = 100
+_CHARS_PER_S: Final = 15
+"""How fast the stand-in voice talks."""
+
+
+class _Standin:
+    name = "standin"
+    version = "1"
+
+    async def start(self) -> None:
+        """Nothing to load."""
+
+    async def close(self) -> None:
+        """Nothing to free."""
+
+
+class Transcriber(_Standin):
+    """Hears the same words in everything."""
+
+    capabilities = base.TranscriberCapabilities(sample_rate=16000, streaming=True)
+
+    async def transcribe(
+        self, audio: AsyncIterator[bytes], options: base.TranscriptionOptions
+    ) -> AsyncGenerator[base.TranscriptDelta, None]:
+        async for _ in audio:
+            pass
+        yield base.TranscriptDelta("What time is it?")
+
+
+class LanguageModel(_Standin):
+    """Gives the same answer to everything."""
+
+    capabilities = base.LanguageModelCapabilities()
+
+    async def generate(self, request: base.GenerationRequest) -> AsyncGenerator[base.ModelDelta, None]:
+        for word in ANSWER.split(" "):
+            yield base.TextDelta(f"{word} ")
+        yield base.Finish()
+
+
+class Synthesizer(_Standin):
+    """Hums for as long as the text would take; ``paced`` in real time, otherwise at once."""
+
+    capabilities = base.SynthesizerCapabilities(sample_rate=RATE, voices=dict.fromkeys(VOICES, "hum"))
+
+    def __init__(self, *, paced: bool) -> None:
+        self._paced = paced
+        self._chunk = bytes(range(256)) * (RATE * 2 * _CHUNK_MS // 1000 // 256 + 1)
+        self._chunk = self._chunk[: RATE * 2 * _CHUNK_MS // 1000]
+
+    async def synthesize(self, request: base.SynthesisRequest) -> AsyncGenerator[base.SpeechChunk, None]:
+        for _ in range(max(1, len(request.text) * 1000 // _CHARS_PER_S // _CHUNK_MS)):
+            if self._paced:
+                await asyncio.sleep(_CHUNK_MS / 1000)
+            yield base.SpeechChunk(self._chunk)
+
+
+def transcriber(options: Mapping[str, object]) -> base.Transcriber:
+    return Transcriber()
+
+
+def language_model(options: Mapping[str, object]) -> base.LanguageModel:
+    return LanguageModel()
+
+
+def prompt(options: Mapping[str, object]) -> base.Synthesizer:
+    return Synthesizer(paced=False)
+
+
+def paced(options: Mapping[str, object]) -> base.Synthesizer:
+    return Synthesizer(paced=True)
+
+
+def registry() -> Registry:
+    """The stand-ins, and the VAD that is built in."""
+    here = "bench.stubs"
+    return Registry(
+        [
+            EntryPoint("silero", "vivavoce.engines.builtin.silero_vad:create", "vivavoce.vad"),
+            EntryPoint("standin", f"{here}:transcriber", "vivavoce.transcriber"),
+            EntryPoint("standin", f"{here}:language_model", "vivavoce.language_model"),
+            EntryPoint("prompt", f"{here}:prompt", "vivavoce.synthesizer"),
+            EntryPoint("paced", f"{here}:paced", "vivavoce.synthesizer"),
+        ]
+    )
