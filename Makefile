@@ -21,6 +21,10 @@ test: $(DEV)
 lint: $(DEV)
 	$(BIN)/ruff check . && $(BIN)/ruff format --check .
 
+# Needs a machine that does nothing else; ARGS: --list names the cases, see bench/__main__.py.
+bench: $(DEV)
+	$(BIN)/python -m bench $(ARGS)
+
 type: $(DEV)
 	$(BIN)/mypy
 

@@ -4,7 +4,8 @@ Laws
 ----
 1. Ids are unique; ``previous_item_id`` is the direct predecessor at that moment, None for the first item.
 2. Adding, finding, replacing and deleting cost the same however long the conversation is.
-3. Entries are frozen; a snapshot shares them.
+3. Entries are frozen; a snapshot shares them. A new one is made of the last and of what was added since; only what
+   changes the list elsewhere than at its end makes it anew.
 """
 
 from __future__ import annotations
@@ -19,6 +20,9 @@ from vivavoce.wire import errors, items
 
 ROOT: Final = "root"
 """``previous_item_id`` of an item that goes first."""
+
+_NEAR: Final = 16
+"""Entries at the end of the list that can change without a new snapshot of all."""
 
 
 @dataclass(slots=True)
@@ -42,7 +46,9 @@ class Conversation:
         """Assistant messages with audio in the list."""
         self.clip_ticks = 0
         """Audio that the items hold, in ticks."""
-        self._snapshot: tuple[Entry, ...] | None = None
+        self._snapshot: tuple[Entry, ...] | None = ()
+        self._added: list[Entry] = []
+        """What follows the last snapshot."""
 
     def __contains__(self, item_id: object) -> bool:
         return item_id in self._nodes
@@ -75,6 +81,9 @@ class Conversation:
         """The entries in order; the same tuple until the conversation changes."""
         if self._snapshot is None:
             self._snapshot = tuple(self)
+        elif self._added:
+            self._snapshot += tuple(self._added)
+        self._added.clear()
         return self._snapshot
 
     def check_place(self, previous_item_id: str | None) -> None:
@@ -99,7 +108,10 @@ class Conversation:
         self._link(before, item_id)
         self._link(item_id, after)
         self._count(entry, 1)
-        self._snapshot = None
+        if after is None:
+            self._added.append(entry)
+        else:
+            self._snapshot = None
         return before
 
     def replace(self, entry: Entry) -> None:
@@ -107,9 +119,9 @@ class Conversation:
         node = self._nodes.get(entry.item.id)
         if node is not None:
             self._count(node.entry, -1)
+            self._change_snapshot(node.entry, entry)
             node.entry = entry
             self._count(entry, 1)
-            self._snapshot = None
 
     def delete(self, item_id: str) -> None:
         """Raises ClientFault for an unknown id."""
@@ -133,6 +145,19 @@ class Conversation:
         if audio_end_ms > entry.audio_ms:
             raise errors.truncate_beyond_audio(entry.audio_ms, audio_end_ms)
         self.replace(truncated(entry, audio_end_ms))
+
+    def _change_snapshot(self, old: Entry, new: Entry) -> None:
+        """What changes is mostly near the end: the last answer, the last words."""
+        for at in range(len(self._added) - 1, -1, -1):
+            if self._added[at] is old:
+                self._added[at] = new
+                return
+        known = self._snapshot or ()
+        for at in range(len(known) - 1, max(-1, len(known) - _NEAR), -1):
+            if known[at] is old:
+                self._snapshot = (*known[:at], new, *known[at + 1 :])
+                return
+        self._snapshot = None
 
     def _link(self, before: str | None, after: str | None) -> None:
         if before is None:

@@ -317,9 +317,8 @@ class Responses:
         self._journal.emit(se.ItemDone(self._conversation.predecessor(item.id), item))
 
     def _input_usage(self, plan: ResponsePlan, *, in_band: bool) -> se.Usage:
-        prompt = self._cache.prompt_tokens(plan.instructions, plan.tools)
-        text = prompt + sum(e.text_tokens for e in plan.context)
-        audio = sum(e.audio_tokens for e in plan.context)
+        text, audio = self._cache.context_tokens(plan.context)
+        text += self._cache.prompt_tokens(plan.instructions, plan.tools)
         cached_text = cached_audio = 0
         if in_band:
             cached_text, cached_audio = self._cache.look_up(plan.instructions, plan.tools, plan.context)

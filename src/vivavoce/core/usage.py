@@ -99,13 +99,18 @@ def _json(value: object) -> str:
 
 
 class PromptCache:
-    """What the service would find cached: the prefix that a context shares with the one before it."""
+    """What contexts count for, and what of them the service would find cached: the prefix shared with the one before.
+
+    What was counted for a context is not counted again for the beginning that a longer one shares with it.
+    """
 
     def __init__(self) -> None:
         self._prompt: tuple[str, tuple[FunctionTool, ...]] = ("", ())
         self._prompt_tokens = 0
         self._cached_prompt: tuple[str, tuple[FunctionTool, ...]] | None = None
-        self._cached_items: tuple[items.Item, ...] = ()
+        self._context: tuple[Entry, ...] = ()
+        self._sums = [(0, 0)]
+        """(text, audio) tokens of the first 0, 1, 2 ... entries of it."""
 
     def prompt_tokens(self, instructions: str, tools: tuple[FunctionTool, ...]) -> int:
         """As the function of that name; the last prompt is not counted again."""
@@ -114,19 +119,63 @@ class PromptCache:
             self._prompt_tokens = prompt_tokens(instructions, tools)
         return self._prompt_tokens
 
+    def context_tokens(self, context: tuple[Entry, ...]) -> tuple[int, int]:
+        """(text, audio) tokens of all entries."""
+        shared = self._shared(context)
+        return self._extended(shared, context)[-1]
+
     def look_up(
         self, instructions: str, tools: tuple[FunctionTool, ...], context: tuple[Entry, ...]
     ) -> tuple[int, int]:
         """-> cached (text, audio) tokens, together a multiple of 64; remembers this context for the next time."""
+        shared = self._shared(context)
         text = audio = 0
         if self._cached_prompt == (instructions, tools):
-            text = self.prompt_tokens(instructions, tools)
-            for old, new in zip(self._cached_items, context, strict=False):
-                if old != new.item:
-                    break
-                text += new.text_tokens
-                audio += new.audio_tokens
+            text, audio = self._sums[shared]
+            text += self.prompt_tokens(instructions, tools)
         self._cached_prompt = (instructions, tools)
-        self._cached_items = tuple(entry.item for entry in context)
+        added = self._extended(shared, context)[1:]
+        del self._sums[shared + 1 :]
+        self._sums += added
+        self._context = context
         total = (text + audio) // CACHE_BLOCK * CACHE_BLOCK
         return min(text, total), total - min(text, total)
+
+    def _extended(self, shared: int, context: tuple[Entry, ...]) -> list[tuple[int, int]]:
+        """The sums of ``context`` from its first ``shared`` entries on."""
+        text, audio = self._sums[shared]
+        sums = [(text, audio)]
+        for entry in context[shared:]:
+            text += entry.text_tokens
+            audio += entry.audio_tokens
+            sums.append((text, audio))
+        return sums
+
+    def _shared(self, context: tuple[Entry, ...]) -> int:
+        """How many entries at the beginning say the same as in the context before."""
+        old, at, end = self._context, 0, min(len(self._context), len(context))
+        while (at := _first_difference(old, context, at, end)) < end and _says_the_same(old[at], context[at]):
+            at += 1
+        return at
+
+
+def _says_the_same(one: Entry, other: Entry) -> bool:
+    """The model reads the same, whatever the recogniser has found out since."""
+    return (one.item, one.text_tokens, one.audio_tokens) == (other.item, other.text_tokens, other.audio_tokens)
+
+
+def _first_difference(one: tuple[Entry, ...], other: tuple[Entry, ...], begin: int, end: int) -> int:
+    """The first place in ``begin .. end`` where they differ, or ``end``.
+
+    By halves: slices are compared without a step of Python for each of their entries, which are mostly the same
+    objects.
+    """
+    if one[begin:end] == other[begin:end]:
+        return end
+    while end - begin > 1:
+        middle = (begin + end) // 2
+        if one[begin:middle] == other[begin:middle]:
+            begin = middle
+        else:
+            end = middle
+    return begin
