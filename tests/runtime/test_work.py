@@ -1,7 +1,7 @@
 """The work of the hot path, counted and not timed: function calls for each event, Python's and C's.
 
-A session sees fifty appends and thirty frames in every second of its life, and hundreds of sessions share a core. The
-bounds below are what these events cost when they were last looked at (`make bench` tells it in microseconds): a
+A session sees fifty appends and thirty frames in every second of its life, and hundreds of sessions share a core.
+The bounds below are what these events cost when they were last looked at (`make bench` tells it in microseconds): a
 change that goes beyond one shows here on any machine, however noisy, and has to be worth it.
 """
 

@@ -99,7 +99,7 @@ def _json(value: object) -> str:
 
 
 class PromptCache:
-    """What contexts count for, and what of them the service would find cached: the prefix shared with the one before.
+    """What contexts count for, and what the service would find cached of them: what they share with the one before.
 
     What was counted for a context is not counted again for the beginning that a longer one shares with it.
     """
