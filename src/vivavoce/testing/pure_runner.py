@@ -26,8 +26,8 @@ from vivavoce.runtime.driver import retrieved
 from vivavoce.testing import script as s
 from vivavoce.testing.ledger import Ledger, frames, sound
 from vivavoce.testing.matching import Actual, Closed, Judge, Names
+from vivavoce.wire import errors
 from vivavoce.wire.codec import preview_codec
-from vivavoce.wire.errors import ServerFault, internal_error
 from vivavoce.wire.session_config import SessionConfig
 
 _BIRTH: Final = 1_730_000_000
@@ -135,10 +135,10 @@ class PureRunner:
             case s.Finish():
                 return c.ResponseFinished(response_id, command.reason)
             case s.Fail():
-                fault = ServerFault(type=command.type, code=command.code, message=command.message)
+                fault = errors.ServerFault(type=command.type, code=command.code, message=command.message)
                 return c.ResponseFailed(response_id, fault)
             case s.Bug():
-                return c.ResponseFailed(response_id, internal_error())
+                return c.ResponseFailed(response_id, errors.internal_error())
             case _:
                 assert_never(command)
 

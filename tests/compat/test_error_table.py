@@ -1,0 +1,142 @@
+"""Every error of the catalogue is provoked, and is what docs/reference/errors.md says (``errors.toml``)."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack
+from pathlib import Path
+from typing import Any, get_type_hints
+
+import msgspec.inspect as mi
+import pytest
+import pytest_asyncio
+from aiohttp import ClientSession, WSMsgType
+from error_cases import ErrorCase, error_cases
+from server_fakes import AZURE, KEY, NAME, OPENAI, Fakes, Wire, config, serving, session
+
+from vivavoce.engines.registry import Registry
+from vivavoce.server.app import Server
+from vivavoce.testing.pure_runner import run_pure
+from vivavoce.testing.script import parse
+from vivavoce.testing.socket_runner import run_on_server
+from vivavoce.wire import errors
+from vivavoce.wire.dialects.preview_shapes import EVENT_SHAPES
+from vivavoce.wire.faults import shape_of
+
+EVENTS = [case for case in error_cases() if case.kind in ("event", "failure")]
+HTTP = [case for case in error_cases() if case.kind == "http"]
+CLOSE = [case for case in error_cases() if case.kind == "close"]
+_ERRORS = (
+    errors.ClientFault,
+    errors.ErrorBody,
+    errors.ServerFault,
+    errors.RefusedHandshake,
+    errors.RefusedSession,
+)
+UNREACHED = {"array_too_long"}
+"""Functions for which no event exists: no array of this dialect is bounded."""
+
+
+def _name(case: ErrorCase) -> str:
+    return f"{case.function}-{case.code}"
+
+
+def test_every_function_of_the_catalogue_is_provoked() -> None:
+    makers = {
+        name
+        for name, function in inspect.getmembers(errors, inspect.isfunction)
+        if function.__module__ == errors.__name__ and get_type_hints(function).get("return") in _ERRORS
+    }
+    assert makers - UNREACHED == {case.function for case in error_cases()} - {"ServerFault"}
+
+
+def test_what_is_not_reached_cannot_be() -> None:
+    def bounded(shape: mi.Type) -> bool:
+        match shape:
+            case mi.StructType():
+                return any(bounded(field.type) for field in shape.fields)
+            case mi.UnionType():
+                return any(bounded(option) for option in shape.types)
+            case mi.ListType():
+                return shape.max_length is not None or bounded(shape.item_type)
+            case _:
+                return False
+
+    assert not any(bounded(shape_of(shape)) for shape in EVENT_SHAPES.values())
+
+
+@pytest.mark.parametrize("case", EVENTS, ids=_name)
+def test_on_the_pure_session(case: ErrorCase, monkeypatch: pytest.MonkeyPatch) -> None:
+    made: list[str] = []
+    real: Any = getattr(errors, case.function)
+
+    def spy(*arguments: Any) -> Any:
+        made.append(case.function)
+        return real(*arguments)
+
+    if inspect.isfunction(real):
+        monkeypatch.setattr(errors, case.function, spy)
+    run_pure(parse(case.script(), Path(f"{_name(case)}.rts")))
+    assert made or case.function == "ServerFault"
+
+
+@pytest.mark.parametrize("case", EVENTS, ids=_name)
+def test_on_the_server(case: ErrorCase) -> None:
+    run_on_server(parse(case.script(), Path(f"{_name(case)}.rts")))
+
+
+# ------------------------------------------------------------------------------------------------- refusals
+
+
+@pytest_asyncio.fixture
+async def server(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Server]:
+    monkeypatch.setattr(Registry, "installed", Fakes)
+    async with serving(config(max_sessions=1)) as server:
+        yield server
+
+
+def _filled(text: str) -> str:
+    return text.format(azure=AZURE, openai=OPENAI, name=NAME, key=KEY)
+
+
+UPGRADE = {
+    "Connection": "Upgrade",
+    "Upgrade": "websocket",
+    "Sec-WebSocket-Version": "13",
+    "Sec-WebSocket-Key": "dGhlIHNhbXBsZSBub25jZQ==",
+}
+
+
+@pytest.mark.parametrize("case", HTTP, ids=_name)
+async def test_instead_of_the_upgrade(case: ErrorCase, server: Server) -> None:
+    headers = {name: _filled(value) for name, value in case.headers.items()}
+    async with AsyncExitStack() as stack:
+        if case.busy:
+            await stack.enter_async_context(session(server))
+        client = await stack.enter_async_context(ClientSession(f"http://127.0.0.1:{server.port}"))
+        answer = await stack.enter_async_context(
+            client.get(_filled(case.path), headers=headers | (UPGRADE if case.upgrade else {}))
+        )
+        assert answer.status == case.status
+        assert await answer.json() == {"error": {"code": case.code, "message": case.message}}
+
+
+@pytest.mark.parametrize("case", CLOSE, ids=_name)
+async def test_after_the_upgrade(case: ErrorCase, server: Server) -> None:
+    headers = {name: _filled(value) for name, value in case.headers.items()}
+    async with AsyncExitStack() as stack:
+        if case.busy:
+            await stack.enter_async_context(session(server))
+        client = await stack.enter_async_context(ClientSession(f"http://127.0.0.1:{server.port}"))
+        socket = await stack.enter_async_context(client.ws_connect(_filled(case.path), headers=headers))
+        assert (await Wire(socket).next())["error"] == {
+            "type": case.type,
+            "code": case.code,
+            "message": case.message,
+            "param": None,
+            "event_id": None,
+        }
+        close = await socket.receive()
+        assert (close.type, close.data) == (WSMsgType.CLOSE, case.status)
+        assert close.extra == case.type + (f".{case.code}" if case.code else "")
