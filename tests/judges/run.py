@@ -68,6 +68,12 @@ JUDGES: Final = (
     Judge("openai-1.59", "openai", "openai_python.py", quick=True),
     Judge("openai-1.99", "openai", "openai_python.py"),
     Judge("openai-newest", "openai", "openai_python.py", quick=True),
+    Judge(
+        "livekit-1.1",
+        "livekit-plugins-openai",
+        "livekit_azure.py",
+        note='speaks the edition of 2025: api-version 2025-04-01-preview, or profile = "azure-2025-04"',
+    ),
 )
 
 
@@ -259,7 +265,7 @@ def _environment(judge: Judge) -> Path:
     else:
         _install([sys.executable, "-m", "venv", str(place)], CACHE)
         pip = [str(place / "bin" / "python"), "-m", "pip", "--disable-pip-version-check", "install", "--quiet"]
-        _install([*pip, "--no-compile", "--require-hashes", "-r", str(lock)], place)
+        _install([*pip, "--no-compile", "--no-deps", "--require-hashes", "-r", str(lock)], place)
     stamp.write_text(digest)
     return place
 

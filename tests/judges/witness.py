@@ -29,6 +29,9 @@ FRAMES: Final = Path(os.environ["JUDGE_FRAMES"])
 """Every server frame of every golden script (``golden_frames.py``)."""
 
 MODEL: Final = "gpt-4o-realtime-preview"
+"""The deployment as it comes, of December 2024."""
+MODEL_2025: Final = "gpt-4o-realtime-preview-2025"
+"""The deployment with the profile of April 2025."""
 HEARD: Final = "hello can you tell me what you heard me say"
 """What is said in :func:`question`, as the recogniser hears it."""
 ECHO: Final = f"You said: {HEARD}."
@@ -98,6 +101,14 @@ def raising(kind: type[_Error]) -> Iterator[Raised[_Error]]:
         raised.error = error
     else:
         raise AssertionError(f"no {kind.__name__} came")
+
+
+async def eventually(condition: Callable[[], bool]) -> None:
+    """Come back when it holds; the time limit of the case ends the wait for what never comes."""
+    while True:
+        if condition():
+            return
+        await asyncio.sleep(0.005)
 
 
 def _reason(error: BaseException) -> str:

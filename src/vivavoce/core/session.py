@@ -69,6 +69,9 @@ class Identity:
     lifetime_s: int
     seed: bytes
     """Decides all ids of the session."""
+    model_aliases: frozenset[str] = frozenset()
+    """Other names that clients have for the model, and repeat in ``session.update``: its deployment's, and its own
+    without the version."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -217,7 +220,7 @@ class Session:
 
     def _update(self, event: ce.SessionUpdate) -> None:
         patch = event.session
-        if patch.model is not UNSET and patch.model != self._identity.model:
+        if patch.model is not UNSET and patch.model not in {self._identity.model, *self._identity.model_aliases}:
             raise errors.model_is_fixed("session.model")
         merged = _merge(self.config, patch)
         _check_tool_choice(merged.tool_choice, merged.tools, "session.tool_choice")

@@ -144,6 +144,7 @@ class RealtimeEndpoint:
             created_at=int(time.time()),
             lifetime_s=self._session_seconds,
             seed=secrets.token_bytes(32),
+            model_aliases=frozenset({deployment.name, deployment.model}),
         )
         session = Session(identity, SessionConfig(instructions=deployment.instructions), now)
         driver = Driver(

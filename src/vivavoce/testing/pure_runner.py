@@ -64,7 +64,8 @@ class PureRunner:
         self.ledger = Ledger()
         self._now = 0.0
         self._codec = preview_codec(settings.profile, conversation_created=settings.conversation_created)
-        identity = Identity(settings.model, _BIRTH, settings.session_seconds, seed)
+        aliases = frozenset({s.DEPLOYMENT})
+        identity = Identity(settings.model, _BIRTH, settings.session_seconds, seed, aliases)
         self._session = Session(identity, SessionConfig(instructions=settings.instructions), self._now)
         self._quota = Quota(settings.tokens, settings.requests, lambda: self._now)
         self._reservations: dict[str, Reservation] = {}

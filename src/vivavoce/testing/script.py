@@ -16,6 +16,9 @@ from typing import Any, Final, Literal, TypeAlias, cast
 
 from vivavoce.wire.dialects.profiles import PROFILES
 
+DEPLOYMENT: Final = "puppet"
+"""Name of the deployment that the client of a script is connected to."""
+
 SPEECH_AMPLITUDE: Final = 0.9
 """Of full scale; what ``> speech`` sounds like, and so the probability that a puppet VAD reads in it."""
 

@@ -31,7 +31,6 @@ from vivavoce.testing.ledger import Ledger, frames, sound
 from vivavoce.testing.matching import Actual, Closed, Judge
 
 _KEY: Final = "puppet-key"
-_DEPLOYMENT: Final = "puppet"
 _NEVER_S: Final = 1e9
 """No keep-alive in virtual time: the clock may pass any number of pings before a pong can come."""
 _AT_ONCE: Final = 50
@@ -81,7 +80,7 @@ class _Theatre:
     def _endpoint(self) -> RealtimeEndpoint:
         settings = self._settings
         deployment = Deployment(
-            name=_DEPLOYMENT,
+            name=s.DEPLOYMENT,
             model=settings.model,
             version="",
             profile=settings.profile,
@@ -96,7 +95,7 @@ class _Theatre:
         deployments = Deployments([Served(deployment, cast(Recipe, None), quota)])
         return RealtimeEndpoint(
             deployments=deployments,
-            engines={_DEPLOYMENT: Engines(self.pool, self.transcriber, Native(self.model))},
+            engines={s.DEPLOYMENT: Engines(self.pool, self.transcriber, Native(self.model))},
             policy=AdmissionPolicy(deployments.catalogue, KeyRing([Secret(_KEY)])),
             max_sessions=1,
             ping_interval_s=_NEVER_S,
@@ -105,9 +104,7 @@ class _Theatre:
 
     @asynccontextmanager
     async def connect(self) -> AsyncIterator[aiohttp.ClientWebSocketResponse]:
-        url = (
-            f"http://127.0.0.1:{self._port}/openai/realtime?api-version=2024-10-01-preview&deployment={_DEPLOYMENT}"
-        )
+        url = f"http://127.0.0.1:{self._port}/openai/realtime?api-version=2024-10-01-preview&deployment={s.DEPLOYMENT}"
         async with (
             aiohttp.ClientSession() as client,
             client.ws_connect(url, headers={"api-key": _KEY}, max_msg_size=0) as socket,
