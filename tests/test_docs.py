@@ -37,12 +37,14 @@ from vivavoce.wire.dialects import preview_out
 from vivavoce.wire.dialects.preview_shapes import LATER_EVENT_SHAPES
 
 ROOT: Final = Path(__file__).parent.parent
-PAGES: Final = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
+COMPATIBILITY: Final = ROOT / "COMPATIBILITY.md"
+PAGES: Final = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", COMPATIBILITY, *sorted((ROOT / "docs").rglob("*.md"))]
 USER_PAGES: Final = [page for page in PAGES if page.parent.name in ("tutorial", "how-to", "reference")]
 TUTORIAL: Final = ROOT / "docs/tutorial/first-voice-app.md"
 CI: Final = ROOT / "docs/how-to/test-in-ci.md"
 ENGINE: Final = ROOT / "docs/how-to/write-an-engine.md"
 EVENTS: Final = ROOT / "docs/reference/events.md"
+ERRORS: Final = ROOT / "docs/reference/errors.md"
 CONFIGURATION: Final = ROOT / "docs/reference/configuration.md"
 CLI: Final = ROOT / "docs/reference/cli.md"
 PATIENCE_S: Final = 60.0
@@ -131,7 +133,7 @@ def test_links_lead_somewhere(page: Path) -> None:
 def test_the_index_lists_every_page() -> None:
     index = ROOT / "docs/README.md"
     listed = {(index.parent / link).resolve() for link in re.findall(r"\]\(([^)#]+)\)", index.read_text())}
-    assert listed == {page for page in PAGES if page.is_relative_to(ROOT / "docs")} - {index}
+    assert listed == {page for page in PAGES if page.is_relative_to(ROOT / "docs")} - {index} | {COMPATIBILITY}
 
 
 @pytest.mark.parametrize("block", written_in("python"), ids=str)
@@ -243,7 +245,9 @@ def test_server_events_are_complete() -> None:
 def test_every_event_named_anywhere_exists() -> None:
     known = {*LATER_EVENT_SHAPES, *first_column(section(EVENTS, "Server events"))}
     pattern = r"`((?:session|conversation\.item|input_audio_buffer|response|rate_limits)\.[a-z_.]+)`"
-    named = {name for page in USER_PAGES for name in re.findall(pattern, prose(page))}
+    # The page of errors names fields in the same way; it is made of events that were sent.
+    pages = [page for page in USER_PAGES if page != ERRORS]
+    named = {name for page in pages for name in re.findall(pattern, prose(page))}
     fields = {"session.model"}
     assert named - known - fields == set()
 

@@ -1,0 +1,47 @@
+"""COMPATIBILITY.md and docs/reference/errors.md: write them, or check that they are what the tests would write.
+
+    .venv/bin/python scripts/compatibility.py --write
+    .venv/bin/python scripts/compatibility.py --check    # exit code 1 and a diff where a page is old
+
+Needs the packages of the dev lock. It runs every golden script and every probe (tests/compat); a few seconds.
+"""
+
+from __future__ import annotations
+
+import argparse
+import difflib
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).parent.parent
+sys.path.insert(0, str(ROOT / "tests/compat"))
+
+from compat_pages import pages
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    action = parser.add_mutually_exclusive_group(required=True)
+    action.add_argument("--write", action="store_true", help="write the pages")
+    action.add_argument("--check", action="store_true", help="compare them")
+    arguments = parser.parse_args()
+    old = 0
+    for page, text in pages().items():
+        name = str(page.relative_to(ROOT))
+        if arguments.write:
+            page.write_text(text, encoding="utf-8")
+            print(f"wrote {name}")
+            continue
+        there = page.read_text(encoding="utf-8") if page.exists() else ""
+        if there != text:
+            old = 1
+            sys.stdout.writelines(
+                difflib.unified_diff(
+                    there.splitlines(True), text.splitlines(True), name, f"{name} (as it would be)"
+                )
+            )
+    return old
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,284 @@
+"""The numbered differences of COMPATIBILITY.md (``page.toml``): each test shows what its number says."""
+# ruff: noqa: N802  The names carry the numbers as the page writes them.
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from typing import Any
+
+import pytest
+import pytest_asyncio
+from aiohttp import ClientSession, WSServerHandshakeError
+from preview_table import ORDER
+from probes import Bench
+from server_fakes import AZURE, BETA, KEY, OPENAI, Fakes, Wire, config, serving, session
+
+from vivavoce.engines.registry import Registry
+from vivavoce.server.app import Server
+from vivavoce.testing import script as s
+from vivavoce.testing.matching import Actual
+
+EVERY_PROFILE = pytest.mark.parametrize("profile", ORDER)
+LATEST = ORDER[-1]
+
+
+def only(answers: list[Actual], kind: str) -> dict[str, Any]:
+    """The one answer, of this type."""
+    (answer,) = answers
+    assert isinstance(answer, dict)
+    assert answer["type"] == kind, answer
+    return answer
+
+
+def kinds(answers: list[Actual]) -> list[str]:
+    return [answer["type"] for answer in answers if isinstance(answer, dict)]
+
+
+def update(bench: Bench, **fields: Any) -> list[Actual]:
+    return bench.send({"type": "session.update", "session": fields})
+
+
+def error(answers: list[Actual]) -> dict[str, Any]:
+    body = only(answers, "error")["error"]
+    assert isinstance(body, dict)
+    return body
+
+
+def message(**fields: Any) -> dict[str, Any]:
+    item = {"type": "message", "role": "user", "content": [{"type": "input_text", "text": "a"}], **fields}
+    return {"type": "conversation.item.create", "item": item}
+
+
+@pytest_asyncio.fixture
+async def server(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Server]:
+    monkeypatch.setattr(Registry, "installed", Fakes)
+    async with serving(config(max_sessions=1)) as server:
+        yield server
+
+
+@pytest_asyncio.fixture
+async def client(server: Server) -> AsyncIterator[ClientSession]:
+    async with ClientSession(f"http://127.0.0.1:{server.port}") as client:
+        yield client
+
+
+@EVERY_PROFILE
+def test_D01_name_in_arguments_done(profile: str) -> None:
+    bench = Bench(profile, '> {"type": "response.create"}\n~ call look_up\n~ args "{}"')
+    done = [
+        event
+        for event in bench.runner.perform(s.Finish("stop", None), bench.names)
+        if isinstance(event, dict) and event["type"] == "response.function_call_arguments.done"
+    ]
+    assert [event["name"] for event in done] == ["look_up"]
+
+
+@EVERY_PROFILE
+def test_D02_eight_voices(profile: str) -> None:
+    bench = Bench(profile)
+    for voice in ("alloy", "ash", "ballad", "coral", "echo", "sage", "shimmer", "verse"):
+        assert only(update(bench, voice=voice), "session.updated")["session"]["voice"] == voice
+
+
+@pytest.mark.parametrize(("name", "limit"), [("prefix_padding_ms", 5_000), ("silence_duration_ms", 1_800_000)])
+def test_D03_limits_of_turn_detection(name: str, limit: int) -> None:
+    bench = Bench(LATEST)
+    vad = {"type": "server_vad"}
+    shown = only(update(bench, turn_detection={**vad, name: limit}), "session.updated")["session"]
+    assert shown["turn_detection"][name] == limit
+    assert error(update(bench, turn_detection={**vad, name: limit + 1}))["code"] == "integer_above_max_value"
+
+
+def test_D04_null_is_absence() -> None:
+    bench = Bench(LATEST)
+    tool = {"type": "function", "name": "f", "description": None, "parameters": None}
+    assert only(update(bench, tools=[tool]), "session.updated")["session"]["tools"] == [
+        {"type": "function", "name": "f"}
+    ]
+    added = only(bench.send(message(id=None)), "conversation.item.created")
+    assert added["item"]["id"].startswith("item_")
+    for response in (None, {"instructions": None}):
+        fresh = Bench(LATEST)
+        update(fresh, instructions="Be brief.")
+        fresh.runner.take_effects()
+        fresh.send({"type": "response.create", "response": response})
+        plans = [fields["plan"] for name, fields in fresh.runner.take_effects() if name == "StartResponse"]
+        assert [plan["instructions"] for plan in plans] == ["Be brief."]
+
+
+def test_D05_thirty_minutes_of_audio() -> None:
+    setup = """
+> {"type": "session.update", "session": {"turn_detection": null, "input_audio_format": "g711_ulaw"}}
+> append 14400000 bytes
+"""
+    bench = Bench(LATEST, setup)
+    append = s.SendBytes(1)
+    assert error(bench.runner.perform(append, bench.names))["code"] == "input_audio_buffer_full"
+    # What was committed counts too.
+    assert len(bench.send({"type": "input_audio_buffer.commit"})) == 2
+    assert error(bench.runner.perform(append, bench.names))["code"] == "input_audio_buffer_full"
+
+
+def test_D06_sixteen_responses_out_of_band() -> None:
+    bench = Bench(LATEST)
+    create = {"type": "response.create", "response": {"conversation": "none"}}
+    for _ in range(16):
+        assert kinds(bench.send(create))[0] == "response.created"
+    assert error(bench.send(create))["code"] == "too_many_active_responses"
+
+
+def test_D07_depth_of_a_schema() -> None:
+    bench = Bench(LATEST)
+    schema: dict[str, Any] = {}
+    for _ in range(99):
+        schema = {"items": schema}
+    tool = {"type": "function", "name": "f", "parameters": schema}
+    assert only(update(bench, tools=[tool]), "session.updated")["session"]["tools"] == [tool]
+    fault = error(update(bench, tools=[{**tool, "parameters": {"items": {"items": schema}}}]))
+    assert (fault["code"], fault["param"]) == ("invalid_value", "session.tools[0].parameters")
+
+
+def test_D08_length_of_texts() -> None:
+    bench = Bench(LATEST)
+    longest = "x" * 1_048_576
+    assert only(update(bench, instructions=longest), "session.updated")["session"]["instructions"] == longest
+    fault = error(update(bench, instructions=longest + "x"))
+    assert (fault["code"], fault["param"]) == ("string_above_max_length", "session.instructions")
+
+
+def test_D09_errors_repeat_256_characters() -> None:
+    bench = Bench(LATEST)
+    fault = error(update(bench, voice="x" * 1000))
+    assert f"'{'x' * 256}...'" in fault["message"]
+    assert error(update(bench, **{"y" * 1000: 1}))["param"] == f"session.{'y' * 248}..."
+
+
+@pytest.mark.parametrize("model", ["whisper-1", "gpt-4o-mini-transcribe", "my-own"])
+def test_D10_any_transcription_model(model: str) -> None:
+    shown = only(update(Bench(LATEST), input_audio_transcription={"model": model}), "session.updated")["session"]
+    assert shown["input_audio_transcription"]["model"] == model
+
+
+def test_D11_no_client_secret() -> None:
+    greeting = Bench(LATEST).greeting[0]
+    assert isinstance(greeting, dict)
+    assert greeting["session"]["client_secret"] is None
+
+
+def test_D12_sound_of_the_assistant_is_not_kept() -> None:
+    setup = """
+> {"type": "response.create"}
+~ text "Hi"
+~ audio 500ms
+~ finish stop
+< response.output_item.done {"item": {"id": "$item"}}
+"""
+    bench = Bench(LATEST, setup)
+    answer = only(
+        bench.send({"type": "conversation.item.retrieve", "item_id": "$item"}), "conversation.item.retrieved"
+    )
+    assert answer["item"]["content"] == [{"type": "audio", "transcript": "Hi"}]
+
+
+def test_D13_detail_of_invalid_json() -> None:
+    bench = Bench(LATEST)
+    fault = error(bench.runner.perform(s.SendText('{"type": "response.create",}'), bench.names))
+    assert (fault["code"], fault["param"]) == ("invalid_json", None)
+    assert fault["message"].startswith("Invalid event: failed to parse JSON value. ")
+    assert "trailing comma" in fault["message"]
+
+
+async def test_D14_key_in_the_subprotocol(client: ClientSession) -> None:
+    protocols = ("realtime", f"openai-insecure-api-key.{KEY}")
+    async with client.ws_connect(AZURE, protocols=protocols) as socket:
+        assert (await Wire(socket).next())["type"] == "session.created"
+
+
+async def test_D15_bearer_tokens_are_keys(client: ClientSession) -> None:
+    async with client.ws_connect(AZURE, headers={"Authorization": f"Bearer {KEY}"}) as socket:
+        assert (await Wire(socket).next())["type"] == "session.created"
+    with pytest.raises(WSServerHandshakeError) as refused:
+        await client.ws_connect(AZURE, headers={"Authorization": "Bearer of.another.kind"})
+    assert refused.value.status == 401
+
+
+@pytest.mark.parametrize(
+    ("path", "headers"),
+    [("/openai/v1/realtime?model=any", {"api-key": KEY}), (OPENAI, {"Authorization": f"Bearer {KEY}"})],
+)
+async def test_D16_the_ga_shape(client: ClientSession, path: str, headers: dict[str, str]) -> None:
+    async with client.ws_connect(path, headers=headers) as socket:
+        assert (await Wire(socket).next())["error"]["code"] == "unsupported_api_shape"
+        assert (await socket.receive()).data == 4000
+
+
+async def test_D17_a_full_server(client: ClientSession, server: Server) -> None:
+    async with session(server):
+        with pytest.raises(WSServerHandshakeError) as refused:
+            await client.ws_connect(AZURE, headers={"api-key": KEY})
+        assert refused.value.status == 429
+        async with client.ws_connect(OPENAI, headers={**BETA, "Authorization": f"Bearer {KEY}"}) as socket:
+            assert (await Wire(socket).next())["error"]["code"] == "server_busy"
+            assert (await socket.receive()).data == 1013
+
+
+def test_D18_codes_of_engines() -> None:
+    bench = Bench(LATEST, '> {"type": "response.create"}')
+    failure = s.Fail("engine_overloaded", "Too much to do.", "server_error", None)
+    done = only(bench.runner.perform(failure, bench.names), "response.done")
+    assert done["response"]["status_details"]["error"] == {
+        "type": "server_error",
+        "code": "engine_overloaded",
+        "message": "Too much to do.",
+    }
+
+
+def test_D19_a_failing_detector() -> None:
+    bench = Bench(LATEST, "~ vad-fault")
+    fault = error(bench.runner.perform(s.SendSound(40, 0.0), bench.names))
+    assert (fault["type"], fault["code"]) == ("server_error", None)
+    assert kinds(bench.runner.perform(s.SendSound(320, 0.9), bench.names)) == ["input_audio_buffer.speech_started"]
+
+
+def test_D20_empty_and_odd_names() -> None:
+    bench = Bench(LATEST)
+    assert error(bench.send(message(id="")))["code"] == "string_below_min_length"
+    assert error(update(bench, tools=[{"type": "function", "name": ""}]))["code"] == "string_below_min_length"
+    assert error(update(bench, tools=[{"type": "function", "name": "look up"}]))["code"] == "invalid_value"
+
+
+def test_D21_texts_of_our_own() -> None:
+    bench = Bench(LATEST)
+    found = [
+        error(update(bench, model="another")),
+        error(update(bench, tool_choice={"type": "function", "name": "f"})),
+        error(
+            bench.send({"type": "response.create", "response": {"input": [{"type": "item_reference", "id": "x"}]}})
+        ),
+        error(bench.runner.perform(s.SendBytes(15 * 1024 * 1024 + 2), bench.names)),
+        error(bench.runner.perform(s.SendText("[]"), bench.names)),
+    ]
+    assert [(fault["code"], fault["message"]) for fault in found] == [
+        ("invalid_value", "Cannot update a session's model after it was created."),
+        ("invalid_value", "Tool choice 'f' not found in 'tools' parameter."),
+        ("invalid_value", "Item with id 'x' not found in conversation."),
+        (
+            "invalid_value",
+            "Invalid 'audio': audio too large. Expected at most 15728640 bytes, but got 15728642 bytes instead.",
+        ),
+        ("invalid_event", "Invalid event: expected an object, but got an array instead."),
+    ]
+
+
+async def test_D22_bodies_of_426_and_431(client: ClientSession) -> None:
+    async with client.get(AZURE, headers={"api-key": KEY}) as answer:
+        assert (answer.status, (await answer.json())["error"]["code"]) == (426, "UpgradeRequired")
+    upgrade = {
+        "Connection": "Upgrade",
+        "Upgrade": "websocket",
+        "Sec-WebSocket-Version": "13",
+        "Sec-WebSocket-Key": "dGhlIHNhbXBsZSBub25jZQ==",
+    }
+    custom = {f"custom-{i}": "x" for i in range(11)}
+    async with client.get(AZURE, headers={"api-key": KEY, **upgrade, **custom}) as answer:
+        assert (answer.status, (await answer.json())["error"]["code"]) == (431, "431")
