@@ -226,7 +226,7 @@ _LIMITS: Final = (
     "optional", "since", "always_since", "pattern", "min", "max", "min_length", "max_length", "max_pairs",
     "key_max_length", "difference",
 )  # fmt: skip
-_HINTS: Final = ("default", "good", "good_with", "bad", "base", "session_field")
+_HINTS: Final = ("default", "default_null", "good", "good_with", "bad", "base", "session_field")
 
 
 def _field(owner: str, name: str, line: Mapping[str, Any]) -> Field:

@@ -193,7 +193,7 @@ class _Maker:
         if not field.optional:
             yield _refused(row, "missing", put(ABSENT), "missing_required_parameter", here)
         elif not field.extra.get("base"):
-            default = (here, field.extra["default"]) if "default" in field.extra else None
+            default = (here, field.extra.get("default")) if self._shows_default(field) else None
             yield Probe(row, f"absent: {_short(default[1])}" if default else "absent", put(ABSENT), default=default)
         for bad in field.extra.get("bad", ()):
             param = bad.get("param", here) or None
@@ -202,6 +202,12 @@ class _Maker:
             yield _refused(row, shows, put(value), code, param)
         for one in field.types:
             yield from self._within(one, field, here, put)
+
+    def _shows_default(self, field: Field) -> bool:
+        """The answer shows what the absence of the field means, in this profile."""
+        shown = self.table.shapes.get(("server", field.owner))
+        known = "default" in field.extra or "default_null" in field.extra
+        return known and (shown is None or shown.fields[field.name].needed_in(self.profile))
 
     def _container(self, field: Field, value: Any) -> Mapping[str, Any]:
         """Keys that stand beside a value because the shape of it needs them."""
@@ -407,4 +413,8 @@ def _default_problem(default: tuple[str, Any], answers: list[Actual]) -> str | N
         if not isinstance(shown, dict) or key not in shown:
             return f"{path} is not shown"
         shown = shown[key]
+    if isinstance(wanted, dict) and isinstance(shown, dict):
+        # Older profiles show fewer keys.
+        shown = {key: value for key, value in shown.items() if key in wanted}
+        wanted = {key: value for key, value in wanted.items() if key in shown or key == "type"}
     return None if shown == wanted else f"{path} is {shown!r}, not {wanted!r}"

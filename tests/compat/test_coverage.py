@@ -66,3 +66,10 @@ def test_a_field_without_support_is_missing(tmp_path: Path) -> None:
     assert rows["server", "Conversation", "object"].missing == []
     assert rows["server", "Conversation", "mood"].missing == ["present"]
     assert "present in azure-2024-10-01" in rows["server", "response.text.delta", "item_id"].missing
+
+
+@pytest.mark.parametrize("profile", ORDER)
+@pytest.mark.parametrize("name", ["output_audio_buffer.clear", "session.created", "conversation.item.added"])
+def test_what_does_not_apply_is_refused(profile: str, name: str) -> None:
+    probe = Probe("r", "s", {"type": name}, refused=True, code="invalid_value", param="type")
+    assert Bench(profile).problem(probe) is None
