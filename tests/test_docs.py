@@ -218,7 +218,9 @@ def test_the_reference_has_every_option_of_the_engines(engine: str, options: typ
 
 def _server_events() -> tuple[set[str], set[str]]:
     """Names that the encoder writes, and the beginnings of those that it puts together."""
-    name = re.compile(r"(error|(session|conversation|input_audio_buffer|response|rate_limits)\.[a-z_.]+)")
+    name = re.compile(
+        r"(error|(session|transcription_session|conversation|input_audio_buffer|response|rate_limits)\.[a-z_.]+)"
+    )
     tree = ast.parse(inspect.getsource(preview_out))
     joined = [part for node in ast.walk(tree) if isinstance(node, ast.JoinedStr) for part in node.values]
     texts = [node for node in ast.walk(tree) if isinstance(node, ast.Constant) and isinstance(node.value, str)]
@@ -239,12 +241,13 @@ def test_server_events_are_complete() -> None:
     made = set(listed) - names - {"response.audio.delta", "conversation.item.retrieved"}
     assert made
     assert all(any(name.startswith(start) for start in beginnings) for name in made)
-    assert len(listed) == len(set(listed)) == 30
+    assert len(listed) == len(set(listed)) == 32
 
 
 def test_every_event_named_anywhere_exists() -> None:
     known = {*LATER_EVENT_SHAPES, *first_column(section(EVENTS, "Server events"))}
-    pattern = r"`((?:session|conversation\.item|input_audio_buffer|response|rate_limits)\.[a-z_.]+)`"
+    families = r"session|transcription_session|conversation\.item|input_audio_buffer|response|rate_limits"
+    pattern = rf"`((?:{families})\.[a-z_.]+)`"
     # The page of errors names fields in the same way; it is made of events that were sent.
     pages = [page for page in USER_PAGES if page != ERRORS]
     named = {name for page in pages for name in re.findall(pattern, prose(page))}

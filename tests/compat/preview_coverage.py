@@ -33,6 +33,7 @@ from probes import Bench, Probe, good_values, play, probes
 from vivavoce.testing import script as s
 from vivavoce.testing.matching import Names
 from vivavoce.testing.pure_runner import Frame, PureRunner
+from vivavoce.wire.dialects.profiles import transcribes
 
 SCRIPTS: Final = Path(__file__).parent.parent / "scripts"
 SAMPLE_TOOLS: Final = [{"type": "function", "name": "f"}]
@@ -113,6 +114,8 @@ class _Seen:
     def play(self, script: s.Script, profile: str) -> None:
         """A script in any profile: what it expects counts in its own only, and there another test looks at it."""
         settings = script.settings
+        if settings.intent == "transcription" and not transcribes(profile):
+            return  # Nobody is let in.
         native, settings.profile = settings.profile, profile
         runner = PureRunner(settings, script.path.name.encode(), self.watcher(profile, script.path.name))
         settings.profile = native
@@ -132,8 +135,10 @@ def _run(table: Table, event: Shape, profile: str, seen: _Seen) -> Iterator[tupl
     """Each probe of a client event with what is wrong with its answer."""
     watch = seen.watcher(profile, f"probes of {event.name}")
 
+    intent = event.extra.get("intent") if transcribes(profile) else None
+
     def bench() -> Bench:
-        return Bench(profile, event.extra.get("setup", ""), event.extra.get("intent"), watch)
+        return Bench(profile, event.extra.get("setup", ""), intent, watch)
 
     try:
         shared = bench()

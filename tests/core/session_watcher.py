@@ -95,7 +95,7 @@ class Watcher:
                 assert response_id not in self.settled
                 assert tokens >= 0
                 self.settled.add(response_id)
-            case c.OpenUtterance(item_id, _):
+            case c.OpenUtterance(item_id):
                 assert item_id not in self.utterances
                 assert item_id not in self.finished_utterances
                 self.utterances[item_id] = []
@@ -157,7 +157,7 @@ class Watcher:
                 assert end_ms >= self.last_stop_ms
                 self.last_stop_ms = end_ms
                 self.talking = None
-            case se.TranscriptionCompleted(item_id, 0, _) | se.TranscriptionFailed(item_id, 0, _):
+            case se.TranscriptionCompleted(item_id, 0) | se.TranscriptionFailed(item_id, 0, _):
                 assert item_id not in self.transcripts, "transcribed twice"
                 assert item_id in self.committed
                 self.transcripts.add(item_id)

@@ -7,10 +7,12 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec import UNSET
 from test_session_cells import (
     FRAME,
     LIMITS,
     SECOND,
+    VAD,
     Case,
     base,
     created,
@@ -197,13 +199,70 @@ def committed(transcription: sc.Transcription | None) -> tuple[Case, str]:
 def test_words_that_the_client_asked_for() -> None:
     case, item_id = committed(sc.Transcription())
     told = case.session.receive(c.Recognised(item_id, "hello"), 1.0)
-    assert events(told) == [se.TranscriptionCompleted(item_id, 0, "hello")]
+    assert events(told) == [se.TranscriptionCompleted(item_id, 0, "hello", se.TranscriptionDuration(1))]
     entry = case.session.conversation.get(item_id)
     assert entry is not None
     assert entry.item == items.MessageItem(item_id, "user", (items.InputAudioPart("hello"),))
     assert entry.heard == {0: "hello"}
     assert case.session.receive(c.Recognised(item_id, "again"), 1.0) == []
     assert case.session.receive(c.RecognitionFailed(item_id, None), 1.0) == []
+
+
+def told_while_speaking(case: Case, item_id: str, text: str) -> list[se.ServerEvent]:
+    report = c.RecognitionDelta(item_id, text, (se.Logprob(text, -0.5),))
+    return events(case.session.receive(report, 1.0))
+
+
+def test_words_are_told_while_the_person_speaks_on() -> None:
+    case = base(turn_detection=VAD, input_audio_transcription=sc.Transcription())
+    case.hear(0.9)
+    turn = case.session.turn
+    assert isinstance(turn, turns.Speaking)
+    assert told_while_speaking(case, turn.item_id, "hel") == [se.TranscriptionDelta(turn.item_id, 0, "hel")]
+    assert told_while_speaking(case, turn.item_id, "") == []
+    case.hear(*[0.0] * 7)
+    assert told_while_speaking(case, turn.item_id, "lo") == [se.TranscriptionDelta(turn.item_id, 0, "lo")]
+    case.receive(c.Recognised(turn.item_id, "hello"))
+    assert case.said == ["TranscriptionCompleted"]
+    assert told_while_speaking(case, turn.item_id, "late") == []
+
+
+def test_words_that_count_no_more_are_told_anew_as_a_whole() -> None:
+    """Deltas cannot be taken back; so a recognition that begins anew after some adds none to them."""
+    case = base(turn_detection=VAD, input_audio_transcription=sc.Transcription())
+    case.hear(0.9)
+    turn = case.session.turn
+    assert isinstance(turn, turns.Speaking)
+    german = ce.SessionUpdate(session=sc.SessionPatch(input_audio_transcription=sc.Transcription(language="de")))
+    assert case.receive(german) == ["DropUtterance", "OpenUtterance", "SessionUpdated"]
+    assert len(told_while_speaking(case, turn.item_id, "hal")) == 1, "nothing had been told yet"
+    with_logprobs = ce.SessionUpdate(session=sc.SessionPatch(include=(sc.LOGPROBS,)))
+    assert case.receive(with_logprobs) == ["DropUtterance", "OpenUtterance", "SessionUpdated"]
+    assert told_while_speaking(case, turn.item_id, "hallo") == []
+    case.hear(*[0.0] * 7)
+    told = events(case.session.receive(c.Recognised(turn.item_id, "hallo"), 1.0))
+    assert [type(event) for event in told] == [se.TranscriptionCompleted]
+
+
+def test_log_probabilities_only_where_asked_for_and_known() -> None:
+    sure = (se.Logprob("hello", -0.25),)
+    for include, known, told in (
+        (None, sure, UNSET),
+        ((), sure, UNSET),
+        ((sc.LOGPROBS,), sure, sure),
+        ((sc.LOGPROBS,), None, None),
+    ):
+        case = base(input_audio_transcription=sc.Transcription(), include=include)
+        effects = case.session.receive(ce.InputAudioCommit(), 1.0)
+        assert only(effects, c.OpenUtterance).logprobs == bool(include)
+        item_id = case.last_item
+        (delta,) = events(case.session.receive(c.RecognitionDelta(item_id, "hello", known), 1.0))
+        (whole,) = events(case.session.receive(c.Recognised(item_id, "hello", logprobs=known), 1.0))
+        assert isinstance(delta, se.TranscriptionDelta)
+        assert isinstance(whole, se.TranscriptionCompleted)
+        assert (delta.logprobs, whole.logprobs) == (told, told)
+    case = base(include=(sc.LOGPROBS,))
+    assert not only(case.session.receive(ce.InputAudioCommit(), 1.0), c.OpenUtterance).logprobs
 
 
 def test_words_for_the_model_alone() -> None:

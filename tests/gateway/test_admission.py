@@ -235,7 +235,9 @@ SESSION = {
         openai(headers=(*BEARER, ("OpenAI-Beta", "assistants=v2"))), 4000, "unsupported_api_shape",
     ),
     "azure GA": (UpgradeRequest("/openai/v1/realtime", (("model", "voice"),), KEY), 4000, "unsupported_api_shape"),
-    "openai, transcription": (openai((("intent", "transcription"),)), 4000, "unsupported_api_shape"),
+    "openai, transcription of an unknown model": (
+        openai((("model", "x"), ("intent", "transcription"))), 4000, "invalid_model",
+    ),
     "openai, sideband": (openai((("call_id", "rtc_1"),)), 4000, "unsupported_api_shape"),
 }  # fmt: skip
 
@@ -273,8 +275,12 @@ WRONG: list[tuple[str, UpgradeRequest]] = [
     ("UpgradeRequired", UpgradeRequest("/openai/realtime", (), ELEVEN, is_upgrade=False)),
     ("431", UpgradeRequest("/openai/realtime", (), ELEVEN)),
     ("401", UpgradeRequest("/openai/realtime", (("intent", "transcription"),), ())),
-    ("OpperationNotSupported", UpgradeRequest("/openai/realtime", (("intent", "transcription"),), KEY)),
-    ("404", UpgradeRequest("/openai/realtime", (), KEY)),
+    ("404", UpgradeRequest("/openai/realtime", (("intent", "transcription"),), KEY)),
+    (
+        "DeploymentNotFound",
+        UpgradeRequest("/openai/realtime", (*AZURE[:1], ("deployment", "x"), ("intent", "transcription")), KEY),
+    ),
+    ("OpperationNotSupported", UpgradeRequest("/openai/realtime", (*AZURE, ("intent", "transcription")), KEY)),
     ("DeploymentNotFound", UpgradeRequest("/openai/realtime", AZURE[:1], KEY)),
 ]
 
@@ -284,6 +290,41 @@ def test_the_first_fault_in_order_is_told(code: str, request_: UpgradeRequest) -
     with pytest.raises(RefusedHandshake) as refusal:
         admit(request_, POLICY)
     assert refusal.value.code == code
+
+
+TRANSCRIPTION: Pairs = (("intent", "transcription"),)
+LATEST: Pairs = (("api-version", "2025-04-01-preview"),)
+
+
+@pytest.mark.parametrize(
+    ("request_", "expected"),
+    [
+        (azure((*LATEST, *TRANSCRIPTION)), VOICE),
+        (azure((*LATEST, *TRANSCRIPTION, ("deployment", ""))), VOICE),
+        (azure((*LATEST, *TRANSCRIPTION, ("deployment", "mini"))), MINI),
+        (openai(TRANSCRIPTION), VOICE),
+        (openai((*TRANSCRIPTION, ("model", "mini"))), MINI),
+    ],
+)
+def test_transcription_sessions_need_to_name_no_deployment(request_: UpgradeRequest, expected: Deployment) -> None:
+    admission = admit(request_, POLICY)
+    assert (admission.deployment, admission.kind, admission.profile) == (expected, "transcription", "azure-2025-04")
+    assert admit(azure(), POLICY).kind == "realtime"
+
+
+def test_a_transcription_session_that_names_no_deployment_gets_the_first_that_can() -> None:
+    old = deployment("old", "m", "", "azure-2024-12-17")
+    new = deployment("new", "m", "", "azure-2025-04")
+    policy = replace(POLICY, catalogue=Catalogue([old, new, VOICE]))
+    assert admit(openai(TRANSCRIPTION), policy).deployment is new
+    assert admit(azure((*LATEST, *TRANSCRIPTION)), policy).deployment is new
+    with pytest.raises(RefusedSession) as refusal:
+        admit(openai((*TRANSCRIPTION, ("model", "old"))), policy)
+    assert (refusal.value.close_code, refusal.value.error.code) == (4000, "unsupported_api_shape")
+    only_old = replace(POLICY, catalogue=Catalogue([old]))
+    with pytest.raises(RefusedHandshake) as refused:
+        admit(azure((*LATEST, *TRANSCRIPTION)), only_old)
+    assert (refused.value.status, refused.value.code) == (400, "OpperationNotSupported")
 
 
 def test_the_limit_of_custom_headers_is_the_policys() -> None:

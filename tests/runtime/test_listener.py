@@ -13,6 +13,7 @@ from vivavoce.core import contract as c
 from vivavoce.core.context import Entry
 from vivavoce.engines.base import (
     EngineError,
+    TokenLogprob,
     TranscriberCapabilities,
     TranscriptDelta,
     TranscriptionOptions,
@@ -21,6 +22,7 @@ from vivavoce.engines.base import (
 from vivavoce.runtime.listener import Listener
 from vivavoce.runtime.vad_pool import VadPool
 from vivavoce.wire import items
+from vivavoce.wire.server_events import Logprob
 from vivavoce.wire.session_config import Transcription
 
 SECOND = Clip(((AudioFormat.PCM16, bytes(48_000)),))
@@ -69,8 +71,15 @@ class Recogniser:
 
 
 class Bench:
-    def __init__(self, group: asyncio.TaskGroup, pool: VadPool, *, words_needed: bool = True) -> None:
-        self.recogniser = Recogniser()
+    def __init__(
+        self,
+        group: asyncio.TaskGroup,
+        pool: VadPool,
+        *,
+        words_needed: bool = True,
+        recogniser: Recogniser | None = None,
+    ) -> None:
+        self.recogniser = recogniser or Recogniser()
         self.posted: list[c.Input] = []
         self.tasks: set[asyncio.Task[None]] = set()
         self._group = group
@@ -99,12 +108,50 @@ async def test_deltas_then_the_whole() -> None:
         bench.listener.feed("a", SECOND)
         bench.listener.finish("a")
         assert await bench.settled() == [
-            c.RecognitionDelta("a", "32000 "),
-            c.RecognitionDelta("a", "bytes "),
+            c.RecognitionDelta("a", "32000"),
+            c.RecognitionDelta("a", " bytes"),
             c.Recognised("a", "32000 bytes"),
         ]
         assert await bench.listener.words(entry("a"), 0) == "32000 bytes"
         assert bench.recogniser.asked == 1
+
+
+class Sure(Recogniser):
+    """Knows how sure it is, and tells who asks."""
+
+    capabilities = TranscriberCapabilities(sample_rate=16000, streaming=True, logprobs=True)
+
+    async def transcribe(
+        self, audio: AsyncIterator[bytes], options: TranscriptionOptions
+    ) -> AsyncGenerator[TranscriptDelta, None]:
+        for text, logprob in ((" hel", -0.5), ("lo ", -0.25), ("  ", -0.1), ("you\n", -1.0)):
+            yield TranscriptDelta(text, (TokenLogprob(text, logprob),) if options.logprobs else ())
+
+
+async def test_space_at_the_ends_is_no_part_of_a_transcript() -> None:
+    async with VadPool(Deaf()) as pool, asyncio.TaskGroup() as group:
+        bench = Bench(group, pool, recogniser=Sure())
+        bench.listener.open("a", Transcription())
+        bench.listener.finish("a")
+        told = [report.text for report in await bench.settled() if isinstance(report, c.RecognitionDelta)]
+        assert told == ["hel", "lo", "   you"]
+        assert bench.posted[-1] == c.Recognised("a", "hello   you")
+
+
+@pytest.mark.parametrize(("recogniser", "knows"), [(Recogniser, False), (Sure, True)])
+async def test_log_probabilities_come_from_the_recogniser_or_not_at_all(
+    recogniser: type[Recogniser], knows: bool
+) -> None:
+    async with VadPool(Deaf()) as pool, asyncio.TaskGroup() as group:
+        bench = Bench(group, pool, recogniser=recogniser())
+        bench.listener.open("a", Transcription(), logprobs=True)
+        bench.listener.finish("a")
+        *parts, whole = await bench.settled()
+        assert isinstance(whole, c.Recognised)
+        wanted = (Logprob(" hel", -0.5), Logprob("lo ", -0.25), Logprob("  ", -0.1), Logprob("you\n", -1.0))
+        assert whole.logprobs == (wanted if knows else None)
+        told = [part.logprobs for part in parts if isinstance(part, c.RecognitionDelta)]
+        assert told == ([wanted[:1], wanted[1:2], wanted[2:]] if knows else [None, None])
 
 
 @pytest.mark.parametrize(

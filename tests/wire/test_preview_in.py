@@ -40,7 +40,13 @@ CLIENT_EVENTS: Final = (
     "response.create",
     "response.cancel",
 )
-LATER_CLIENT_EVENTS: Final = (*CLIENT_EVENTS[:7], "conversation.item.retrieve", *CLIENT_EVENTS[7:])
+LATER_CLIENT_EVENTS: Final = (
+    CLIENT_EVENTS[0],
+    "transcription_session.update",
+    *CLIENT_EVENTS[1:7],
+    "conversation.item.retrieve",
+    *CLIENT_EVENTS[7:],
+)
 
 VOICES: Final = ("alloy", "ash", "ballad", "coral", "echo", "sage", "shimmer", "verse")
 FORMATS: Final = ("pcm16", "g711_ulaw", "g711_alaw")
@@ -158,8 +164,23 @@ SESSION_FIELDS: Final = {
     "session.max_response_output_tokens": TOKENS,
     "session.speed": Field("decimal", low=0.25, high=1.5),
     "session.input_audio_noise_reduction": Field("null", nullable=True),
-    "session.include": Field("null", nullable=True),
+    "session.include": array(nullable=True),
+    "session.include[0]": enum("item.input_audio_transcription.logprobs"),
     "session.tracing": Field("null", nullable=True),
+}
+TRANSCRIPTION_SESSION_FIELDS: Final = {
+    path: field
+    for path, field in SESSION_FIELDS.items()
+    if not path.startswith("session.")
+    or path.partition(".")[2].partition(".")[0].partition("[")[0]
+    in {
+        "modalities",
+        "input_audio_format",
+        "input_audio_transcription",
+        "turn_detection",
+        "input_audio_noise_reduction",
+        "include",
+    }
 }
 RESPONSE_FIELDS: Final = {
     **EVENT_ID,
@@ -192,6 +213,7 @@ RESPONSE_FIELDS: Final = {
 }
 FIELDS: Final[dict[str, dict[str, Field]]] = {
     "session.update": SESSION_FIELDS,
+    "transcription_session.update": TRANSCRIPTION_SESSION_FIELDS,
     "input_audio_buffer.append": {**EVENT_ID, "audio": text(required=True)},
     "input_audio_buffer.commit": EVENT_ID,
     "input_audio_buffer.clear": EVENT_ID,
@@ -284,8 +306,25 @@ FULL: Final[dict[str, dict[str, Any]]] = {
             "max_response_output_tokens": 100,
             "speed": 1.25,
             "input_audio_noise_reduction": None,
-            "include": None,
+            "include": ["item.input_audio_transcription.logprobs"],
             "tracing": None,
+        },
+    },
+    "transcription_session.update": {
+        "session": {
+            "modalities": ["text"],
+            "input_audio_format": "g711_ulaw",
+            "input_audio_transcription": {"model": "gpt-4o-transcribe", "language": "en", "prompt": "names"},
+            "turn_detection": {
+                "type": "server_vad",
+                "threshold": 0.25,
+                "prefix_padding_ms": 100,
+                "silence_duration_ms": 300,
+                "create_response": False,
+                "interrupt_response": False,
+            },
+            "input_audio_noise_reduction": None,
+            "include": ["item.input_audio_transcription.logprobs"],
         },
     },
     "input_audio_buffer.append": {"audio": SILENCE},
@@ -412,7 +451,7 @@ def cases(fields: Iterator[Any]) -> pytest.MarkDecorator:
 def test_names_are_those_of_the_protocol() -> None:
     assert tuple(shapes.EVENT_SHAPES) == CLIENT_EVENTS
     assert tuple(shapes.LATER_EVENT_SHAPES) == LATER_CLIENT_EVENTS
-    assert len(get_args(ce.ClientEvent)) == len(LATER_CLIENT_EVENTS)
+    assert len(get_args(ce.ClientEvent)) == len(LATER_CLIENT_EVENTS) - 1, "two of them are updates of a session"
     assert {name.split()[0] for name in FIELDS} == set(LATER_CLIENT_EVENTS) == {name.split()[0] for name in FULL}
 
 
@@ -749,10 +788,10 @@ def test_order_of_checks(event: dict[str, Any], code: str, param: str | None) ->
         (
             '{"type": "nope"}',
             "invalid_value",
-            "Invalid value: 'nope'. Supported values are: 'session.update', 'input_audio_buffer.append', "
-            "'input_audio_buffer.commit', 'input_audio_buffer.clear', 'conversation.item.create', "
-            "'conversation.item.delete', 'conversation.item.truncate', 'conversation.item.retrieve', "
-            "'response.create', and 'response.cancel'.",
+            "Invalid value: 'nope'. Supported values are: 'session.update', 'transcription_session.update', "
+            "'input_audio_buffer.append', 'input_audio_buffer.commit', 'input_audio_buffer.clear', "
+            "'conversation.item.create', 'conversation.item.delete', 'conversation.item.truncate', "
+            "'conversation.item.retrieve', 'response.create', and 'response.cancel'.",
             "type",
         ),
     ],
@@ -832,6 +871,7 @@ def test_session_update_full() -> None:
             temperature=0.7,
             max_output_tokens=100,
             speed=1.25,
+            include=("item.input_audio_transcription.logprobs",),
         ),
     )
 
@@ -898,6 +938,22 @@ def test_tool_choice_without_a_name() -> None:
 def test_fields_of_2025_are_unknown_before(codec: Any, key: str) -> None:
     found = fault(UPDATE | {"session": {key: None}}, codec)
     assert found == error("unknown_parameter", f"Unknown parameter: 'session.{key}'.", f"session.{key}")
+
+
+def test_transcription_session() -> None:
+    assert decode(full("transcription_session.update")) == ce.SessionUpdate(
+        session=sc.SessionPatch(
+            modalities=("text",),
+            input_audio_format="g711_ulaw",
+            input_audio_transcription=sc.Transcription("gpt-4o-transcribe", "en", "names"),
+            turn_detection=sc.ServerVad(0.25, 100, 300, False, False),
+            include=("item.input_audio_transcription.logprobs",),
+        ),
+        kind="transcription",
+        event_id="e1",
+    )
+    nothing = {"type": "transcription_session.update", "session": {}}
+    assert decode(nothing) == ce.SessionUpdate(session=sc.SessionPatch(), kind="transcription")
 
 
 def test_interrupt_response_is_unknown_in_october() -> None:

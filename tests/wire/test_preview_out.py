@@ -57,6 +57,8 @@ SERVER_EVENTS: Final = {
 LATER_SERVER_EVENTS: Final = {
     "conversation.item.retrieved",
     "conversation.item.input_audio_transcription.delta",
+    "transcription_session.created",
+    "transcription_session.updated",
 }
 """Those that only the profile of 2025 sends."""
 
@@ -229,15 +231,6 @@ SIMPLE: Final[list[tuple[se.ServerEvent, dict[str, Any]]]] = [
         {"type": "conversation.item.truncated", "item_id": "item_1", "content_index": 0, "audio_end_ms": 1500},
     ),
     (
-        se.TranscriptionCompleted("item_1", 0, "hello"),
-        {
-            "type": "conversation.item.input_audio_transcription.completed",
-            "item_id": "item_1",
-            "content_index": 0,
-            "transcript": "hello",
-        },
-    ),
-    (
         se.TranscriptionFailed("item_1", 0, FAULT),
         {
             "type": "conversation.item.input_audio_transcription.failed",
@@ -402,6 +395,23 @@ def usage(**details: Any) -> dict[str, Any]:
 
 
 CACHED: Final = {"cached_tokens_details": {"text_tokens": 50, "audio_tokens": 14}}
+TRANSCRIBED_JSON: Final[dict[str, Any]] = {
+    "type": "conversation.item.input_audio_transcription.completed",
+    "item_id": "item_1",
+    "content_index": 0,
+    "transcript": "hello",
+}
+TRANSCRIPTION_SESSION: Final = se.Session(
+    id="sess_1",
+    model="m",
+    expires_at=1800,
+    config=sc.SessionConfig(
+        turn_detection=None,
+        input_audio_format="g711_alaw",
+        include=("item.input_audio_transcription.logprobs",),
+    ),
+    kind="transcription",
+)
 BY_PROFILE: Final[list[tuple[str, se.ServerEvent, dict[str, Any] | None]]] = [
     (
         OCTOBER,
@@ -476,6 +486,73 @@ BY_PROFILE: Final[list[tuple[str, se.ServerEvent, dict[str, Any] | None]]] = [
             },
         )
         for profile in (DECEMBER, APRIL)
+    ),
+    *(
+        (
+            profile,
+            se.TranscriptionCompleted("item_1", 0, "hello", se.TranscriptionDuration(3), None),
+            TRANSCRIBED_JSON,
+        )
+        for profile in (OCTOBER, DECEMBER)
+    ),
+    (
+        APRIL,
+        se.TranscriptionCompleted("item_1", 0, "hello", se.TranscriptionDuration(3)),
+        {**TRANSCRIBED_JSON, "usage": {"type": "duration", "seconds": 3}},
+    ),
+    (
+        APRIL,
+        se.TranscriptionCompleted("item_1", 0, "hello", se.TranscriptionTokens(20, 3, 2), None),
+        {
+            **TRANSCRIBED_JSON,
+            "usage": {
+                "type": "tokens",
+                "total_tokens": 25,
+                "input_tokens": 23,
+                "input_token_details": {"text_tokens": 3, "audio_tokens": 20},
+                "output_tokens": 2,
+            },
+            "logprobs": None,
+        },
+    ),
+    (
+        APRIL,
+        se.TranscriptionDelta("item_1", 0, "hé", (se.Logprob("h", -0.5), se.Logprob("é", -0.125))),
+        {
+            "type": "conversation.item.input_audio_transcription.delta",
+            "item_id": "item_1",
+            "content_index": 0,
+            "delta": "hé",
+            "logprobs": [
+                {"token": "h", "logprob": -0.5, "bytes": [104]},
+                {"token": "é", "logprob": -0.125, "bytes": [195, 169]},
+            ],
+        },
+    ),
+    *(
+        (
+            APRIL,
+            event,
+            {
+                "type": f"transcription_session.{name}",
+                "session": {
+                    "id": "sess_1",
+                    "object": "realtime.transcription_session",
+                    "expires_at": 1800,
+                    "modalities": ["audio", "text"],
+                    "turn_detection": None,
+                    "input_audio_format": "g711_alaw",
+                    "input_audio_transcription": None,
+                    "input_audio_noise_reduction": None,
+                    "include": ["item.input_audio_transcription.logprobs"],
+                    "client_secret": None,
+                },
+            },
+        )
+        for name, event in (
+            ("created", se.SessionCreated(TRANSCRIPTION_SESSION)),
+            ("updated", se.SessionUpdated(TRANSCRIPTION_SESSION)),
+        )
     ),
     *((profile, se.TranscriptionDelta("item_1", 0, "he"), None) for profile in (OCTOBER, DECEMBER)),
     (

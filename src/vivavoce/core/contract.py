@@ -19,7 +19,7 @@ from vivavoce.core.context import ResponsePlan
 from vivavoce.wire.client_events import ClientEvent, Rejected
 from vivavoce.wire.errors import ServerFault
 from vivavoce.wire.items import Item
-from vivavoce.wire.server_events import RateLimit, ServerEvent
+from vivavoce.wire.server_events import Logprob, RateLimit, ServerEvent
 from vivavoce.wire.session_config import Transcription
 
 # ------------------------------------------------------------------------------------- what can happen
@@ -45,6 +45,8 @@ class Recognised:
     item_id: str
     text: str
     content_index: int = 0
+    logprobs: tuple[Logprob, ...] | None = None
+    """Of all its tokens; None where the recogniser gives none."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,6 +55,7 @@ class RecognitionDelta:
 
     item_id: str
     text: str
+    logprobs: tuple[Logprob, ...] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -188,6 +191,8 @@ class OpenUtterance:
 
     item_id: str
     transcription: Transcription | None
+    logprobs: bool = False
+    """The client wants to know how sure the recogniser is."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,8 +8,9 @@ Laws
 1. ``Open -> Closing``: after ``Close`` was asked for, a session takes no input and asks for nothing.
 2. An event is accepted whole or refused whole: checks come first, and a fault leaves everything as it was.
 3. Every client event is answered in the order of arrival; one fault, one ``error`` event.
-4. Recognition of an item is ``LISTENING`` while its audio comes, then ``REPORTED`` or ``SILENT``, as the client
-   wants its words or not; it ends once, by one report. If the item is deleted, the report changes nothing.
+4. Recognition of an item listens while its audio comes, and then its words are awaited, by the client or by the
+   model alone; it ends once, by one report. If the item is deleted, the report changes nothing.
+5. A transcription session makes no responses.
 """
 
 from __future__ import annotations
@@ -48,14 +49,19 @@ class Phase(Enum):
     CLOSING = auto()
 
 
-class Recognition(Enum):
+@dataclass(slots=True)
+class Recognition:
     """What is to become of the words of an item."""
 
-    LISTENING = auto()
-    REPORTED = auto()
-    """Awaited, for the client and the model."""
-    SILENT = auto()
-    """Awaited, for the model alone: the client asked for no transcription."""
+    transcription: sc.Transcription | None
+    """As the client asked for it; None where the words are for the model alone."""
+    logprobs: bool
+    listening: bool = True
+    """Its audio still comes."""
+    told: bool = False
+    """The client knows some of the words already."""
+    begun_anew: bool = False
+    """It was told words that no longer count; it learns the others all at once."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,6 +78,7 @@ class Identity:
     model_aliases: frozenset[str] = frozenset()
     """Other names that clients have for the model, and repeat in ``session.update``: its deployment's, and its own
     without the version."""
+    kind: sc.SessionKind = "realtime"
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,6 +122,10 @@ class Session:
         return self._id
 
     @property
+    def kind(self) -> sc.SessionKind:
+        return self._identity.kind
+
+    @property
     def turn(self) -> turns.Turn:
         return self._turn
 
@@ -132,7 +143,8 @@ class Session:
     def open(self) -> list[c.Effect]:
         """What a new connection is told first."""
         self._journal.emit(se.SessionCreated(self._describe()))
-        self._journal.emit(se.ConversationCreated(self._conversation.id))
+        if self.kind == "realtime":
+            self._journal.emit(se.ConversationCreated(self._conversation.id))
         return self._journal.take()
 
     def receive(self, event: c.Input, now: float) -> list[c.Effect]:
@@ -182,8 +194,7 @@ class Session:
             case c.Recognised():
                 self._recognised(event)
             case c.RecognitionDelta():
-                if self._recognitions.get(event.item_id) is Recognition.REPORTED:
-                    self._journal.emit(se.TranscriptionDelta(event.item_id, 0, event.text))
+                self._recognised_more(event)
             case c.RecognitionFailed():
                 self._recognition_failed(event)
             case c.CallStarted():
@@ -216,16 +227,19 @@ class Session:
             model=self._identity.model,
             expires_at=self._identity.created_at + self._identity.lifetime_s,
             config=self.config,
+            kind=self.kind,
         )
 
     def _update(self, event: ce.SessionUpdate) -> None:
+        if event.kind != self.kind:
+            raise errors.wrong_session_kind(event.kind, self.kind)
         patch = event.session
         if patch.model is not UNSET and patch.model not in {self._identity.model, *self._identity.model_aliases}:
             raise errors.model_is_fixed("session.model")
         merged = _merge(self.config, patch)
         _check_tool_choice(merged.tool_choice, merged.tools, "session.tool_choice")
         self._check_voice(merged.voice, "session.voice")
-        listens_anew = merged.input_audio_transcription != self.config.input_audio_transcription
+        listens_anew = _words_wanted(merged) != _words_wanted(self.config)
         self.config = merged
         self._apply_turn_detection()
         if listens_anew:
@@ -319,7 +333,7 @@ class Session:
         clip = self._audio.cut(ended.from_tick, ended.end_tick)
         self._audio.committed(ended.end_tick)
         self._add_user_audio(ended.item_id, clip)
-        if vad.create_response and self._owed is None:
+        if vad.create_response and self._owed is None and self.kind == "realtime":
             self._owed = Owed(self._ids.next("resp"), sc.ResponseOptions(), None, asked=False)
 
     def _commit(self) -> None:
@@ -354,15 +368,18 @@ class Session:
             self._journal.ask(c.DropUtterance(self._turn.item_id))
 
     def _open_utterance(self, item_id: str, from_tick: int) -> None:
-        self._recognitions[item_id] = Recognition.LISTENING
+        transcription, logprobs = _words_wanted(self.config)
+        self._recognitions[item_id] = Recognition(transcription, logprobs)
         self._fed_until = from_tick
-        self._journal.ask(c.OpenUtterance(item_id, self.config.input_audio_transcription))
+        self._journal.ask(c.OpenUtterance(item_id, transcription, logprobs))
 
     def _listen_anew(self) -> None:
         """Other words are wanted: in mid-speech the recogniser gets the turn again, from its beginning."""
         if isinstance(self._turn, turns.Speaking | turns.Hesitating):
+            before = self._recognitions[self._turn.item_id]
             self._journal.ask(c.DropUtterance(self._turn.item_id))
             self._open_utterance(self._turn.item_id, self._turn.from_tick)
+            self._recognitions[self._turn.item_id].begun_anew = before.told or before.begun_anew
 
     def _feed_utterance(self, item_id: str, end_tick: int) -> None:
         if end_tick > self._fed_until:
@@ -380,8 +397,7 @@ class Session:
             text_tokens=usage.item_text_tokens(item),
             audio_tokens=usage.user_audio_tokens(clip.ticks),
         )
-        wanted = self.config.input_audio_transcription is not None
-        self._recognitions[item_id] = Recognition.REPORTED if wanted else Recognition.SILENT
+        self._recognitions[item_id].listening = False
         previous = self._conversation.add(entry)
         self._journal.emit(se.InputAudioCommitted(previous, item_id))
         self._journal.emit(se.ItemAdded(previous, item))
@@ -390,18 +406,28 @@ class Session:
 
     # ---------------------------------------------------------------------------------------- recognition
 
+    def _recognised_more(self, report: c.RecognitionDelta) -> None:
+        """Told as it is known, also while the person speaks on (protocol section 5)."""
+        state = self._recognitions.get(report.item_id)
+        if state is not None and state.transcription is not None and not state.begun_anew and report.text:
+            state.told = True
+            logprobs = report.logprobs if state.logprobs else UNSET
+            self._journal.emit(se.TranscriptionDelta(report.item_id, 0, report.text, logprobs))
+
     def _recognised(self, report: c.Recognised) -> None:
         state = self._recognitions.get(report.item_id)
-        if state is Recognition.LISTENING or self._is_orphan(report.item_id):
+        if (state is not None and state.listening) or self._is_orphan(report.item_id):
             return
         self._recognitions.pop(report.item_id, None)
         entry = self._conversation.get(report.item_id)
         if entry is None or report.content_index not in entry.clips:
             return
         item = entry.item
-        if state is Recognition.REPORTED:
+        if state is not None and state.transcription is not None:
             item = items.MessageItem(item.id, "user", (items.InputAudioPart(transcript=report.text),))
-            self._journal.emit(se.TranscriptionCompleted(item.id, 0, report.text))
+            cost = usage.transcription(state.transcription, entry.clips[0].ticks, report.text)
+            logprobs = report.logprobs if state.logprobs else UNSET
+            self._journal.emit(se.TranscriptionCompleted(item.id, 0, report.text, cost, logprobs))
         heard = MappingProxyType({**entry.heard, report.content_index: report.text})
         self._conversation.replace(replace(entry, item=item, heard=heard))
 
@@ -416,7 +442,7 @@ class Session:
         if self._is_orphan(report.item_id):
             return
         state = self._recognitions.pop(report.item_id, None)
-        if state is Recognition.REPORTED and report.item_id in self._conversation:
+        if state is not None and state.transcription is not None and report.item_id in self._conversation:
             fault = errors.transcription_failed(report.code, report.item_id)
             self._journal.emit(se.TranscriptionFailed(report.item_id, 0, fault))
 
@@ -505,6 +531,8 @@ class Session:
     # ------------------------------------------------------------------------------------------ responses
 
     def _response_create(self, options: sc.ResponseOptions) -> None:
+        if self.kind != "realtime":
+            raise errors.no_responses_here()
         in_band = options.conversation == "auto"
         if in_band and self._owed is not None and self._owed.asked:
             raise errors.active_response(self._owed.response_id)
@@ -578,6 +606,12 @@ class Session:
 
 def _or(value: _T | UnsetType, default: _T) -> _T:
     return default if isinstance(value, UnsetType) else value
+
+
+def _words_wanted(config: sc.SessionConfig) -> tuple[sc.Transcription | None, bool]:
+    """What the client wants to be told of the words of its audio, and whether with log probabilities."""
+    transcription = config.input_audio_transcription
+    return transcription, transcription is not None and sc.LOGPROBS in (config.include or ())
 
 
 def _merge(config: sc.SessionConfig, patch: sc.SessionPatch) -> sc.SessionConfig:

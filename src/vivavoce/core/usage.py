@@ -17,7 +17,8 @@ import msgspec
 from vivavoce.audio.formats import TICKS_PER_MS
 from vivavoce.core.context import Entry
 from vivavoce.wire import items
-from vivavoce.wire.session_config import FunctionTool
+from vivavoce.wire import server_events as se
+from vivavoce.wire.session_config import FunctionTool, Transcription
 
 ITEM_FRAMING: Final = 4
 """Tokens around each item: its role and its end."""
@@ -63,6 +64,17 @@ def user_audio_tokens(ticks: int) -> int:
 
 def assistant_audio_tokens(ticks: int) -> int:
     return ticks // (TICKS_PER_MS * ASSISTANT_MS_PER_TOKEN)
+
+
+def transcription(asked: Transcription, ticks: int, transcript: str) -> se.TranscriptionUsage:
+    """What the words of ``ticks`` of user audio cost: Whisper models count seconds, the others tokens."""
+    if "transcribe" in asked.model:
+        return se.TranscriptionTokens(
+            input_audio=user_audio_tokens(ticks),
+            input_text=text_tokens(asked.prompt or ""),
+            output=text_tokens(transcript),
+        )
+    return se.TranscriptionDuration(-(-ticks // (TICKS_PER_MS * 1000)))
 
 
 def item_text_tokens(item: items.Item) -> int:

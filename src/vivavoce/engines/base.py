@@ -109,12 +109,25 @@ class TranscriberCapabilities:
     """True when it works while audio arrives (partial results need not appear)."""
     languages: tuple[str, ...] = ()
     """ISO-639-1 codes it knows; empty means any."""
+    logprobs: bool = False
+    """True when it can tell how sure it is of each token."""
 
 
 @dataclass(frozen=True, slots=True)
 class TranscriptionOptions:
     language: str | None = None
     prompt: str | None = None
+    logprobs: bool = False
+    """Wanted; set only where the capabilities say that there are any."""
+
+
+@dataclass(frozen=True, slots=True)
+class TokenLogprob:
+    """How sure a recogniser is of a token, which may be a word."""
+
+    token: str
+    logprob: float
+    """Natural logarithm of the probability that it was said; a measured one, never made up."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,6 +135,8 @@ class TranscriptDelta:
     """More of the transcript. The concatenation of all deltas is the transcript; there may be none (silence)."""
 
     text: str
+    logprobs: tuple[TokenLogprob, ...] = ()
+    """Of the tokens of ``text``, where they were asked for."""
 
 
 @runtime_checkable

@@ -5,13 +5,15 @@ The order of the checks, which is the order of the refusals that a caller sees:
 1. the path is one of ours, and this is a WebSocket upgrade;
 2. Azure paths: no more custom request headers than allowed (431);
 3. the key: without a good one nobody learns what exists here;
-4. the shape: GA clients and kinds of session that this version does not speak are told so;
-5. ``api-version`` (Azure preview path), then the deployment.
+4. the shape: GA clients and calls that this version does not join are told so;
+5. ``api-version`` (Azure preview path), then the deployment;
+6. a transcription session: whether the profile has such.
 
 Azure paths are refused before the upgrade (``RefusedHandshake``); the OpenAI path is upgraded first and then told
 (``RefusedSession``), as their services do (protocol section 1.3). A GA client is told after the upgrade on both,
 because it shows the text of an error event and hides the one of an HTTP answer. Unknown query parameters are
-ignored; of a repeated one the first counts.
+ignored; of a repeated one the first counts. A transcription session (``intent=transcription``) needs to name no
+deployment; the first that is not pinned to an older profile serves it.
 """
 
 from __future__ import annotations
@@ -25,6 +27,7 @@ from vivavoce.gateway.auth import Credential, KeyRing, credentials
 from vivavoce.gateway.deployments import Catalogue, Deployment
 from vivavoce.wire import errors
 from vivavoce.wire.dialects import profiles
+from vivavoce.wire.session_config import SessionKind
 
 AZURE_PREVIEW_PATH: Final = "/openai/realtime"
 AZURE_GA_PATH: Final = "/openai/v1/realtime"
@@ -93,6 +96,7 @@ class Admission:
     profile: str
     """A key of ``wire.dialects.profiles.PROFILES``: the edition of the service that this session reproduces."""
     dialect: Literal["preview"] = "preview"
+    kind: SessionKind = "realtime"
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,10 +122,19 @@ def admit(request: UpgradeRequest, policy: AdmissionPolicy) -> Admission:
         raise errors.too_many_headers(policy.max_custom_headers)
     principal = _identify(request, policy, azure=path != OPENAI_PATH)
     _check_shape(request, path)
-    deployment = (_of_openai if path == OPENAI_PATH else _of_azure)(request, policy.catalogue)
+    kind: SessionKind = "transcription" if request.parameter("intent") == "transcription" else "realtime"
+    deployment = (_of_openai if path == OPENAI_PATH else _of_azure)(request, policy.catalogue, kind)
+    profile = deployment.profile or _profile(request, path, deployment)
+    if kind == "transcription" and not profiles.transcribes(profile):
+        raise _unsupported(
+            path,
+            "Transcription sessions (intent=transcription) are of the later preview. Connect with "
+            f"api-version={_NEWEST_API_VERSION}, to a deployment that is not pinned to an older profile.",
+        )
     return Admission(
         deployment=deployment,
-        profile=deployment.profile or _profile(request, path, deployment),
+        profile=profile,
+        kind=kind,
         principal=principal,
         subprotocol=chosen_subprotocol(request.subprotocols),
         client_request_id=_client_request_id(request),
@@ -168,8 +181,6 @@ def _check_shape(request: UpgradeRequest, path: str) -> None:
             f"'OpenAI-Beta: {_BETA_HEADER}' or offer the subprotocol '{BETA_SUBPROTOCOL}', and use the preview "
             "shape."
         )
-    if request.parameter("intent") == "transcription":
-        raise _unsupported(path, "Transcription sessions (intent=transcription) are not supported by this server.")
     if path == OPENAI_PATH and request.parameter("call_id"):
         raise _unsupported(path, "Joining a call (call_id) is not supported by this server.")
 
@@ -183,23 +194,30 @@ def _asks_for_beta(request: UpgradeRequest) -> bool:
     return _BETA_HEADER in values or BETA_SUBPROTOCOL in request.subprotocols
 
 
-def _of_azure(request: UpgradeRequest, catalogue: Catalogue) -> Deployment:
+def _of_azure(request: UpgradeRequest, catalogue: Catalogue, kind: SessionKind) -> Deployment:
     if request.parameter("api-version") not in API_VERSIONS:
         raise errors.resource_not_found()
-    deployment = catalogue.by_name(request.parameter("deployment"))
+    name = request.parameter("deployment")
+    deployment = catalogue.by_name(name) if name or kind == "realtime" else _any_that_transcribes(catalogue)
     if deployment is None:
         raise errors.deployment_not_found()
     return deployment
 
 
-def _of_openai(request: UpgradeRequest, catalogue: Catalogue) -> Deployment:
+def _of_openai(request: UpgradeRequest, catalogue: Catalogue, kind: SessionKind) -> Deployment:
     model = request.parameter("model")
-    if not model:
+    if not model and kind == "realtime":
         raise errors.missing_model()
-    deployment = catalogue.by_model(model)
+    deployment = catalogue.by_model(model) if model else _any_that_transcribes(catalogue)
     if deployment is None:
         raise errors.invalid_model(model)
     return deployment
+
+
+def _any_that_transcribes(catalogue: Catalogue) -> Deployment | None:
+    """For a transcription session that names none, as its clients do not: the first."""
+    able = (one for one in catalogue if not one.profile or profiles.transcribes(one.profile))
+    return next(able, None) or next(iter(catalogue), None)
 
 
 def _profile(request: UpgradeRequest, path: str, deployment: Deployment) -> str:

@@ -77,7 +77,7 @@ class Driver:
                 spawn=self._spawn,
                 vad_pool=self._engines.vad_pool,
                 transcriber=self._engines.transcriber,
-                words_needed=not self._engines.speaker.hears_audio,
+                words_needed=self._session.kind == "realtime" and not self._engines.speaker.hears_audio,
             )
             alarm = self._loop.call_at(self._session.next_deadline, self.post, c.TimePassed())
             try:
@@ -176,7 +176,7 @@ class Driver:
             case c.ResetVad():
                 self._hearing.reset_vad()
             case c.OpenUtterance():
-                self._hearing.open(effect.item_id, effect.transcription)
+                self._hearing.open(effect.item_id, effect.transcription, logprobs=effect.logprobs)
             case c.FeedUtterance():
                 self._hearing.feed(effect.item_id, effect.clip)
             case c.CloseUtterance():

@@ -24,6 +24,7 @@ from vivavoce.core.context import Entry
 from vivavoce.engines.base import EngineError, Transcriber, TranscriptionOptions
 from vivavoce.runtime.bugs import outline
 from vivavoce.runtime.vad_pool import VadPool
+from vivavoce.wire.server_events import Logprob
 from vivavoce.wire.session_config import Transcription
 
 log = logging.getLogger(__name__)
@@ -150,12 +151,13 @@ class Listener:
 
     # ------------------------------------------------------------------------------------------- utterances
 
-    def open(self, item_id: str, transcription: Transcription | None) -> None:
+    def open(self, item_id: str, transcription: Transcription | None, *, logprobs: bool = False) -> None:
         if transcription is None and not self._words_needed:
             return
         options = TranscriptionOptions(
             language=transcription.language if transcription else None,
             prompt=transcription.prompt if transcription else None,
+            logprobs=logprobs and self._transcriber.capabilities.logprobs,
         )
         utterance = Utterance(item_id, self._transcriber.capabilities.sample_rate, options)
         task = self._spawn(self._recognise(utterance), f"recognise {item_id}")
@@ -191,14 +193,14 @@ class Listener:
                 return await asyncio.shield(utterance.words)
         rate = self._transcriber.capabilities.sample_rate
         pcm = await asyncio.to_thread(clip_to_pcm, entry.clips[content_index], rate)
-        text = await self._transcribe(_once(pcm), TranscriptionOptions())
+        text, _ = await self._transcribe(_once(pcm), TranscriptionOptions())
         self._post(c.Recognised(item_id, text, content_index))
         return text
 
     async def _recognise(self, utterance: Utterance) -> None:
         item_id = utterance.item_id
         try:
-            text = await self._transcribe(utterance.audio(), utterance.options, item_id)
+            text, logprobs = await self._transcribe(utterance.audio(), utterance.options, item_id)
         except EngineError as fault:
             log.warning("recognition of %s failed: %s", item_id, fault.code)
             utterance.fail(fault.code, fault.message)
@@ -216,7 +218,7 @@ class Listener:
         else:
             utterance.words.set_result(text)
             self._results.append(utterance)
-            self._report(utterance, c.Recognised(item_id, text))
+            self._report(utterance, c.Recognised(item_id, text, logprobs=logprobs))
         finally:
             utterance.fail("recognition_stopped", "Recognition was stopped.")
             known = self._utterances.get(item_id)
@@ -233,14 +235,25 @@ class Listener:
 
     async def _transcribe(
         self, audio: AsyncGenerator[bytes, None], options: TranscriptionOptions, item_id: str | None = None
-    ) -> str:
-        pieces: list[str] = []
+    ) -> tuple[str, tuple[Logprob, ...] | None]:
+        """The whole transcript; its parts are told on the way, where ``item_id`` says of what."""
+        transcript = ""
+        held = ""
+        logprobs: list[Logprob] = []
+        untold = 0
         async with aclosing(audio), aclosing(self._transcriber.transcribe(audio, options)) as deltas:
             async for delta in deltas:
-                pieces.append(delta.text)
-                if item_id is not None:
-                    self._post(c.RecognitionDelta(item_id, delta.text))
-        return "".join(pieces).strip()
+                # Space at either end is no part of the transcript, so that at the end of a delta waits for more.
+                text = held + delta.text if transcript else delta.text.lstrip()
+                held = text[len(text.rstrip()) :]
+                text = text.rstrip()
+                transcript += text
+                logprobs += [Logprob(one.token, one.logprob) for one in delta.logprobs]
+                if item_id is not None and text:
+                    part = tuple(logprobs[untold:]) if options.logprobs else None
+                    untold = len(logprobs)
+                    self._post(c.RecognitionDelta(item_id, text, part))
+        return transcript, tuple(logprobs) if options.logprobs else None
 
 
 async def _once(pcm: bytes) -> AsyncGenerator[bytes, None]:

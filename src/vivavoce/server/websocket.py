@@ -145,6 +145,7 @@ class RealtimeEndpoint:
             lifetime_s=self._session_seconds,
             seed=secrets.token_bytes(32),
             model_aliases=frozenset({deployment.name, deployment.model}),
+            kind=admission.kind,
         )
         session = Session(identity, SessionConfig(instructions=deployment.instructions), now)
         driver = Driver(

@@ -32,7 +32,12 @@ class Ledger:
 
     def note(self, event: dict[str, Any]) -> None:
         match event.get("type"):
-            case "session.created" | "session.updated":
+            case (
+                "session.created"
+                | "session.updated"
+                | "transcription_session.created"
+                | "transcription_session.updated"
+            ):
                 self.input_format = AudioFormat(event["session"]["input_audio_format"])
                 self._transcribes = event["session"]["input_audio_transcription"] is not None
             case "response.created":

@@ -194,7 +194,11 @@ class Judge:
         """What must come of ``step``: what the script lists, or on connecting, if it lists nothing, the usual."""
         if step.command is not None or step.expected:
             return step.expected
-        kinds = ["session.created"] + ["conversation.created"] * self._script.settings.conversation_created
+        settings = self._script.settings
+        if settings.intent == "transcription":
+            kinds = ["transcription_session.created"]
+        else:
+            kinds = ["session.created"] + ["conversation.created"] * settings.conversation_created
         return [ExpectEvent(step.line, kind, {}, whole=False) for kind in kinds]
 
     def _mismatch(self, wanted: Expectation, actual: Actual) -> str | None:

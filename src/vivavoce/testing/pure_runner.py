@@ -65,7 +65,7 @@ class PureRunner:
         self._now = 0.0
         self._codec = preview_codec(settings.profile, conversation_created=settings.conversation_created)
         aliases = frozenset({s.DEPLOYMENT})
-        identity = Identity(settings.model, _BIRTH, settings.session_seconds, seed, aliases)
+        identity = Identity(settings.model, _BIRTH, settings.session_seconds, seed, aliases, settings.intent)
         self._session = Session(identity, SessionConfig(instructions=settings.instructions), self._now)
         self._quota = Quota(settings.tokens, settings.requests, lambda: self._now)
         self._reservations: dict[str, Reservation] = {}

@@ -12,9 +12,10 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Final, Literal, TypeAlias, cast
+from typing import Any, Final, Literal, TypeAlias, cast, get_args
 
 from vivavoce.wire.dialects.profiles import PROFILES
+from vivavoce.wire.session_config import SessionKind
 
 DEPLOYMENT: Final = "puppet"
 """Name of the deployment that the client of a script is connected to."""
@@ -197,6 +198,8 @@ class Settings:
     """The head of a script."""
 
     profile: str = "azure-2024-12-17"
+    intent: SessionKind = "realtime"
+    """The kind of session that the client asks for."""
     model: str = "gpt-4o-realtime-preview-2024-12-17"
     instructions: str = ""
     conversation_created: bool = True
@@ -322,6 +325,10 @@ class _Reader:
                 if value not in PROFILES:
                     raise ValueError(f"there is no profile '{value}'")
                 self.settings.profile = value
+            case "intent":
+                if value not in get_args(SessionKind):
+                    raise ValueError(f"there is no intent '{value}'")
+                self.settings.intent = cast(SessionKind, value)
             case "model":
                 self.settings.model = value
             case "instructions":

@@ -104,7 +104,10 @@ class _Theatre:
 
     @asynccontextmanager
     async def connect(self) -> AsyncIterator[aiohttp.ClientWebSocketResponse]:
-        url = f"http://127.0.0.1:{self._port}/openai/realtime?api-version=2024-10-01-preview&deployment={s.DEPLOYMENT}"
+        url = (
+            f"http://127.0.0.1:{self._port}/openai/realtime?api-version=2024-10-01-preview&deployment={s.DEPLOYMENT}"
+            f"&intent={self._settings.intent}"
+        )
         async with (
             aiohttp.ClientSession() as client,
             client.ws_connect(url, headers={"api-key": _KEY}, max_msg_size=0) as socket,

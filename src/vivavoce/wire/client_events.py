@@ -8,11 +8,13 @@ import msgspec
 
 from vivavoce.wire.errors import ErrorBody
 from vivavoce.wire.items import Item
-from vivavoce.wire.session_config import ResponseOptions, SessionPatch
+from vivavoce.wire.session_config import ResponseOptions, SessionKind, SessionPatch
 
 
 class SessionUpdate(msgspec.Struct, frozen=True, kw_only=True):
     session: SessionPatch
+    kind: SessionKind = "realtime"
+    """The kind of session that it is meant for."""
     event_id: str | None = None
 
 

@@ -286,6 +286,19 @@ def model_is_fixed(param: str) -> ClientFault:
     return ClientFault("invalid_value", "Cannot update a session's model after it was created.", param)
 
 
+def wrong_session_kind(update: str, session: str) -> ClientFault:
+    return ClientFault(
+        "invalid_parameter",
+        f"Passing a {update} session update event to a {session} session is not allowed.",
+    )
+
+
+def no_responses_here() -> ClientFault:
+    return ClientFault(
+        "invalid_parameter", "Passing a response create event to a transcription session is not allowed."
+    )
+
+
 def duplicate_item(item_id: str) -> ClientFault:
     return ClientFault(
         "item_create_duplicate_item_id",

@@ -10,10 +10,11 @@ from collections.abc import Mapping
 from typing import Literal, TypeAlias
 
 import msgspec
+from msgspec import UNSET, UnsetType
 
 from vivavoce.wire.errors import ErrorBody, ServerFault
 from vivavoce.wire.items import Item, OutputPart
-from vivavoce.wire.session_config import AudioFormatName, Modality, SessionConfig, Voice
+from vivavoce.wire.session_config import AudioFormatName, Modality, SessionConfig, SessionKind, Voice
 
 
 class Session(msgspec.Struct, frozen=True, kw_only=True):
@@ -22,6 +23,7 @@ class Session(msgspec.Struct, frozen=True, kw_only=True):
     expires_at: int
     """Unix seconds."""
     config: SessionConfig
+    kind: SessionKind = "realtime"
 
 
 class Usage(msgspec.Struct, frozen=True, kw_only=True):
@@ -120,16 +122,44 @@ class ItemRetrieved(msgspec.Struct, frozen=True):
     """Sound that the user said, by content index, in the session's input format."""
 
 
+class Logprob(msgspec.Struct, frozen=True):
+    token: str
+    """A stretch of the transcript."""
+    logprob: float
+    """Natural logarithm of the probability that it was said."""
+
+
+class TranscriptionTokens(msgspec.Struct, frozen=True):
+    """What the words of an item cost, in tokens."""
+
+    input_audio: int
+    input_text: int
+    output: int
+
+
+class TranscriptionDuration(msgspec.Struct, frozen=True):
+    """What the words of an item cost, by the length of its audio."""
+
+    seconds: int
+
+
+TranscriptionUsage: TypeAlias = TranscriptionTokens | TranscriptionDuration
+
+
 class TranscriptionDelta(msgspec.Struct, frozen=True):
     item_id: str
     content_index: int
     delta: str
+    logprobs: tuple[Logprob, ...] | UnsetType | None = UNSET
+    """UNSET where the client did not ask; None where it asked and the recogniser has none."""
 
 
 class TranscriptionCompleted(msgspec.Struct, frozen=True):
     item_id: str
     content_index: int
     transcript: str
+    usage: TranscriptionUsage
+    logprobs: tuple[Logprob, ...] | UnsetType | None = UNSET
 
 
 class TranscriptionFailed(msgspec.Struct, frozen=True):

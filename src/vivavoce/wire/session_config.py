@@ -21,6 +21,13 @@ VOICES: Final[tuple[Voice, ...]] = ("alloy", "ash", "ballad", "coral", "echo", "
 AUDIO_FORMATS: Final[tuple[AudioFormatName, ...]] = ("pcm16", "g711_ulaw", "g711_alaw")
 
 
+SessionKind: TypeAlias = Literal["realtime", "transcription"]
+"""A transcription session hears and writes down; it makes no responses (protocol section 8.1)."""
+Include: TypeAlias = Literal["item.input_audio_transcription.logprobs"]
+"""What the client may ask to be told beside the usual."""
+LOGPROBS: Final[Include] = "item.input_audio_transcription.logprobs"
+
+
 class ServerVad(msgspec.Struct, frozen=True):
     """Turn detection by voice activity (protocol section 7.3)."""
 
@@ -72,6 +79,7 @@ class SessionConfig(msgspec.Struct, frozen=True, kw_only=True):
     max_output_tokens: int | None = None
     """None is the protocol's ``"inf"``."""
     speed: float = 1.0
+    include: tuple[Include, ...] | None = None
 
 
 class SessionPatch(msgspec.Struct, frozen=True, kw_only=True):
@@ -90,6 +98,7 @@ class SessionPatch(msgspec.Struct, frozen=True, kw_only=True):
     temperature: float | UnsetType = UNSET
     max_output_tokens: int | UnsetType | None = UNSET
     speed: float | UnsetType = UNSET
+    include: tuple[Include, ...] | UnsetType | None = UNSET
 
 
 class ResponseOptions(msgspec.Struct, frozen=True, kw_only=True):

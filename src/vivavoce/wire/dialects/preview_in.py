@@ -88,6 +88,9 @@ class PreviewDecoder:
                 return ce.InputAudioClear(event_id=event_id)
             case shapes.SessionUpdateIn() | shapes.SessionUpdateWithExtrasIn():
                 return ce.SessionUpdate(session=self._session(shape.session), event_id=event_id)
+            case shapes.TranscriptionSessionUpdateIn():
+                patch = self._transcription_session(shape.session)
+                return ce.SessionUpdate(session=patch, kind="transcription", event_id=event_id)
             case shapes.ItemCreateIn():
                 return ce.ItemCreate(
                     item=_item(shape.item, "item"),
@@ -136,6 +139,16 @@ class PreviewDecoder:
             temperature=shape.temperature,
             max_output_tokens=None if max_tokens == "inf" else max_tokens,
             speed=extras.speed if extras else UNSET,
+            include=_include(extras.include) if extras else UNSET,
+        )
+
+    def _transcription_session(self, shape: shapes.TranscriptionSessionIn) -> sc.SessionPatch:
+        return sc.SessionPatch(
+            modalities=_modalities(shape.modalities, "session.modalities"),
+            input_audio_format=shape.input_audio_format,
+            input_audio_transcription=_transcription(shape.input_audio_transcription),
+            turn_detection=self._turn_detection(shape.turn_detection),
+            include=_include(shape.include),
         )
 
     def _turn_detection(self, shape: shapes.TurnDetection | UnsetType | None) -> sc.ServerVad | UnsetType | None:
@@ -187,6 +200,10 @@ def _transcription(shape: shapes.Transcription | UnsetType | None) -> sc.Transcr
         language=_or(shape.language, None),
         prompt=_or(shape.prompt, None),
     )
+
+
+def _include(shape: list[sc.Include] | UnsetType | None) -> tuple[sc.Include, ...] | UnsetType | None:
+    return tuple(shape) if isinstance(shape, list) else shape
 
 
 def _tools(shape: list[shapes.Tool] | UnsetType, path: str) -> tuple[sc.FunctionTool, ...] | UnsetType:

@@ -10,6 +10,7 @@ from typing import Any, Final
 
 import msgspec
 import pybase64
+from msgspec import UnsetType
 
 from vivavoce.wire import items
 from vivavoce.wire import server_events as se
@@ -44,10 +45,14 @@ class PreviewEncoder:
         if plain is not None:
             return plain, msgspec.structs.asdict(event)
         match event:
-            case se.SessionCreated():
-                return "session.created", {"session": self._session(event.session)}
-            case se.SessionUpdated():
-                return "session.updated", {"session": self._session(event.session)}
+            case se.SessionCreated(se.Session(kind="transcription") as session):
+                return "transcription_session.created", {"session": self._transcription_session(session)}
+            case se.SessionUpdated(se.Session(kind="transcription") as session):
+                return "transcription_session.updated", {"session": self._transcription_session(session)}
+            case se.SessionCreated(session):
+                return "session.created", {"session": self._session(session)}
+            case se.SessionUpdated(session):
+                return "session.updated", {"session": self._session(session)}
             case se.ConversationCreated():
                 if not self._conversation_created:
                     return None
@@ -63,7 +68,21 @@ class PreviewEncoder:
             case se.TranscriptionDelta():
                 if not self._profile.has_later_events:
                     return None
-                return "conversation.item.input_audio_transcription.delta", msgspec.structs.asdict(event)
+                return "conversation.item.input_audio_transcription.delta", {
+                    "item_id": event.item_id,
+                    "content_index": event.content_index,
+                    "delta": event.delta,
+                    **_logprobs(event.logprobs),
+                }
+            case se.TranscriptionCompleted():
+                body: dict[str, Any] = {
+                    "item_id": event.item_id,
+                    "content_index": event.content_index,
+                    "transcript": event.transcript,
+                }
+                if self._profile.has_later_events:
+                    body |= {"usage": _transcription_usage(event.usage), **_logprobs(event.logprobs)}
+                return "conversation.item.input_audio_transcription.completed", body
             case se.TranscriptionFailed():
                 return "conversation.item.input_audio_transcription.failed", {
                     "item_id": event.item_id,
@@ -125,11 +144,26 @@ class PreviewEncoder:
             body |= {
                 "speed": config.speed,
                 "input_audio_noise_reduction": None,
-                "include": None,
+                "include": config.include,
                 "client_secret": None,
                 "tracing": None,
             }
         return body
+
+    def _transcription_session(self, session: se.Session) -> dict[str, Any]:
+        config = session.config
+        return {
+            "id": session.id,
+            "object": "realtime.transcription_session",
+            "expires_at": session.expires_at,
+            "modalities": config.modalities,
+            "turn_detection": self._turn_detection(config.turn_detection),
+            "input_audio_format": config.input_audio_format,
+            "input_audio_transcription": self._transcription(config.input_audio_transcription),
+            "input_audio_noise_reduction": None,
+            "include": config.include,
+            "client_secret": None,
+        }
 
     def _turn_detection(self, vad: sc.ServerVad | None) -> dict[str, Any] | None:
         if vad is None:
@@ -227,6 +261,30 @@ def part_out(part: items.Part) -> dict[str, Any]:
             return {"type": part.__struct_config__.tag, "transcript": part.transcript}
 
 
+def _logprobs(logprobs: tuple[se.Logprob, ...] | UnsetType | None) -> dict[str, Any]:
+    if isinstance(logprobs, UnsetType):
+        return {}
+    if logprobs is None:
+        return {"logprobs": None}
+    return {
+        "logprobs": [
+            {"token": one.token, "logprob": one.logprob, "bytes": list(one.token.encode())} for one in logprobs
+        ]
+    }
+
+
+def _transcription_usage(usage: se.TranscriptionUsage) -> dict[str, Any]:
+    if isinstance(usage, se.TranscriptionDuration):
+        return {"type": "duration", "seconds": usage.seconds}
+    return {
+        "type": "tokens",
+        "total_tokens": usage.input_audio + usage.input_text + usage.output,
+        "input_tokens": usage.input_audio + usage.input_text,
+        "input_token_details": {"text_tokens": usage.input_text, "audio_tokens": usage.input_audio},
+        "output_tokens": usage.output,
+    }
+
+
 def _part_event(event: se.ContentPartAdded | se.ContentPartDone) -> dict[str, Any]:
     return {
         "response_id": event.response_id,
@@ -306,7 +364,6 @@ _PLAIN: Final[dict[type, str]] = {
     se.ErrorRaised: "error",
     se.ItemDeleted: "conversation.item.deleted",
     se.ItemTruncated: "conversation.item.truncated",
-    se.TranscriptionCompleted: "conversation.item.input_audio_transcription.completed",
     se.InputAudioCommitted: "input_audio_buffer.committed",
     se.InputAudioCleared: "input_audio_buffer.cleared",
     se.SpeechStarted: "input_audio_buffer.speech_started",

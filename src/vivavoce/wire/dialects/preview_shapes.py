@@ -11,7 +11,7 @@ import msgspec
 from msgspec import UNSET, Meta, UnsetType
 
 from vivavoce.wire.items import Role
-from vivavoce.wire.session_config import AudioFormatName, Modality, Voice
+from vivavoce.wire.session_config import AudioFormatName, Include, Modality, Voice
 
 Text: TypeAlias = Annotated[str, Meta(max_length=1_048_576)]
 """Characters of one message, as the service bounds them for its other APIs (protocol section 9.2)."""
@@ -88,8 +88,19 @@ class SessionWithExtras(Session, kw_only=True):
 
     speed: Annotated[float, Meta(ge=0.25, le=1.5)] | UnsetType = UNSET
     input_audio_noise_reduction: UnsetType | None = UNSET
-    include: UnsetType | None = UNSET
+    include: list[Include] | UnsetType | None = UNSET
     tracing: UnsetType | None = UNSET
+
+
+class TranscriptionSessionIn(_Shape, kw_only=True):
+    """A session that makes no responses."""
+
+    modalities: list[Modality] | UnsetType = UNSET
+    input_audio_format: AudioFormatName | UnsetType = UNSET
+    input_audio_transcription: Transcription | UnsetType | None = UNSET
+    turn_detection: TurnDetection | UnsetType | None = UNSET
+    input_audio_noise_reduction: UnsetType | None = UNSET
+    include: list[Include] | UnsetType | None = UNSET
 
 
 class InputTextIn(_Shape, tag_field="type", tag="input_text", kw_only=True):
@@ -177,6 +188,10 @@ class SessionUpdateWithExtrasIn(_Event, tag="session.update", kw_only=True):
     session: SessionWithExtras
 
 
+class TranscriptionSessionUpdateIn(_Event, tag="transcription_session.update", kw_only=True):
+    session: TranscriptionSessionIn
+
+
 class AppendIn(_Event, tag="input_audio_buffer.append", kw_only=True):
     audio: str
 
@@ -227,7 +242,7 @@ CommonEventIn: TypeAlias = (
     | ResponseCancelIn
 )
 EventIn: TypeAlias = SessionUpdateIn | CommonEventIn
-LaterEventIn: TypeAlias = SessionUpdateWithExtrasIn | ItemRetrieveIn | CommonEventIn
+LaterEventIn: TypeAlias = SessionUpdateWithExtrasIn | TranscriptionSessionUpdateIn | ItemRetrieveIn | CommonEventIn
 
 EVENT_SHAPES: Final[dict[str, type[_Event]]] = {
     "session.update": SessionUpdateIn,
@@ -244,6 +259,7 @@ EVENT_SHAPES: Final[dict[str, type[_Event]]] = {
 
 LATER_EVENT_SHAPES: Final[dict[str, type[_Event]]] = {
     "session.update": SessionUpdateWithExtrasIn,
+    "transcription_session.update": TranscriptionSessionUpdateIn,
     "input_audio_buffer.append": AppendIn,
     "input_audio_buffer.commit": CommitIn,
     "input_audio_buffer.clear": ClearIn,

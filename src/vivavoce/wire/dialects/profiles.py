@@ -25,8 +25,8 @@ class Profile:
     has_session_extras: bool
     """Sessions carry ``speed``, ``input_audio_noise_reduction``, ``include`` and ``tracing``."""
     has_later_events: bool
-    """The events of 2025: retrieval of items, deltas of transcription. A strict client of 2024 closes when it meets
-    an event that it does not know."""
+    """The events of 2025: transcription sessions, retrieval of items, more of transcription. A strict client of
+    2024 closes when it meets an event that it does not know."""
     silence_duration_ms: int = 500
     """What a client's ``turn_detection`` without ``silence_duration_ms`` means (row 2)."""
 
@@ -76,6 +76,11 @@ _SINCE: Final = (
 )
 _USUAL: Final = "azure-2024-12-17"
 _DATE: Final = re.compile(r"\d{4}-\d\d-\d\d")
+
+
+def transcribes(profile: str) -> bool:
+    """Whether this edition of the service has transcription sessions."""
+    return PROFILES[profile].has_later_events
 
 
 def profile_of_version(version: str) -> str:
