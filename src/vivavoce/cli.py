@@ -19,6 +19,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import asyncio
 import logging
+import socket
 import sys
 from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
 from contextlib import asynccontextmanager
@@ -36,7 +37,6 @@ from vivavoce.config import API_KEY_VARIABLE, Config, ConfigError, Overrides, Se
 if TYPE_CHECKING:
     from vivavoce.demo.run import DemoOptions, Endpoint
     from vivavoce.engines.registry import EngineInfo, Registry
-    from vivavoce.server.app import Server
 
 FAILED: Final = 1
 WRONG: Final = 2
@@ -121,14 +121,28 @@ def serve(
     log_level: Annotated[
         str | None, typer.Option(help="debug, info, warning or error; info if not configured.")
     ] = None,
+    workers: Annotated[
+        int | None,
+        typer.Option(metavar="N", help="Processes that share the port, about one a core; 1 if not configured."),
+    ] = None,
 ) -> None:
-    """Run the server until SIGTERM or SIGINT."""
+    """Run the server until SIGTERM or SIGINT. With workers, SIGHUP replaces them one by one."""
     overrides = Overrides(
-        host=host, port=port, api_keys=tuple(Secret(key) for key in api_key or ()), log_level=log_level
+        host=host,
+        port=port,
+        api_keys=tuple(Secret(key) for key in api_key or ()),
+        log_level=log_level,
+        workers=workers,
     )
-    settings = load_config(config, environ=os.environ, overrides=overrides)
+
+    def load() -> Config:
+        return load_config(config, environ=os.environ, overrides=overrides)
+
+    settings = load()
     _log_to_stderr(settings.server.log_level)
     settings, made = _with_key(settings)
+    if settings.server.workers > 1:
+        raise typer.Exit(_serve_with_workers(settings, made, load))
     raise typer.Exit(_run(lambda: _serve(settings, made)))
 
 
@@ -137,12 +151,69 @@ async def _serve(config: Config, made: Secret | None) -> int:
     from vivavoce.server import app as server
 
     try:
-        return await server.serve(config, on_ready=lambda ready: _announce(ready, made))
+        return await server.serve(config, on_ready=lambda ready: _announce(config, ready.port, made))
     except EngineStartError as error:
         raise Failure(FAILED, str(error)) from error
     except OSError as error:
-        place = f"{config.server.host}:{config.server.port}"
-        raise Failure(FAILED, f"cannot serve on {place}: {_why(error)}") from error
+        raise _cannot_listen(config, error) from error
+
+
+def _serve_with_workers(config: Config, made: Secret | None, load: Callable[[], Config]) -> int:
+    """``load`` reads the configuration again, for workers that take the place of others."""
+    from vivavoce.server.supervisor import Supervisor, listen
+
+    try:
+        listener = listen(config.server.host, config.server.port)
+    except OSError as error:
+        raise _cannot_listen(config, error) from error
+    fleet = _Fleet(config, made)
+    return Supervisor(
+        listener,
+        fleet.work,
+        count=config.server.workers,
+        grace_s=config.server.shutdown_grace_s,
+        on_ready=lambda: _announce(config, listener.getsockname()[1], made),
+        renew=lambda: fleet.renew(load()),
+    ).run()
+
+
+class _Fleet:
+    """What every new worker works with."""
+
+    def __init__(self, config: Config, made: Secret | None) -> None:
+        self._made = made
+        self.renew(config)
+
+    def renew(self, config: Config) -> None:
+        """For the workers that start from now on. Their quotas count anew."""
+        from vivavoce.gateway.shared_counters import SharedCounters
+
+        if self._made is not None and not config.resource.keys:
+            config = config.with_keys(self._made)
+        self._config = config.for_one_worker()
+        self._counters = SharedCounters([deployment.name for deployment in config.deployments])
+
+    def work(self, control: socket.socket) -> int:
+        """A worker, in its own process."""
+        try:
+            return _run(lambda: self._work(control))
+        except ConfigError as error:
+            return _complain(str(error), WRONG)
+        except Failure as failure:
+            return _complain(str(failure), failure.code)
+
+    async def _work(self, control: socket.socket) -> int:
+        from vivavoce.gateway.deployments import EngineStartError
+        from vivavoce.server.worker import work
+
+        try:
+            return await work(self._config, control, self._counters)
+        except EngineStartError as error:
+            raise Failure(FAILED, str(error)) from error
+
+
+def _cannot_listen(config: Config, error: OSError) -> Failure:
+    return Failure(FAILED, f"cannot serve on {config.server.host}:{config.server.port}: {_why(error)}")
 
 
 def _why(error: OSError) -> str:
@@ -150,12 +221,12 @@ def _why(error: OSError) -> str:
     return os.strerror(error.errno) if error.errno and error.errno > 0 else str(error.strerror or error)
 
 
-def _announce(server: Server, made: Secret | None) -> None:
+def _announce(config: Config, port: int, made: Secret | None) -> None:
     """The key, if it was made here, then the one line that says where the server is."""
     if made is not None:
         typer.echo(f"No API key was given, so one was made for this run: {made.reveal()}")
-    base = f"ws://{_host_in_url(server.config.server.host)}:{server.port}"
-    name = server.config.deployments[0].name
+    base = f"ws://{_host_in_url(config.server.host)}:{port}"
+    name = config.deployments[0].name
     typer.echo(
         f"vivavoce is ready: {base}/openai/realtime?api-version=2024-10-01-preview&deployment={name} (Azure), "
         f"{base}/v1/realtime?model={name} (OpenAI)"

@@ -90,6 +90,8 @@ class ServerSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
     host: _Text = "127.0.0.1"
     port: Annotated[int, msgspec.Meta(ge=0, le=65535)] = 8089
     """0 takes a free port."""
+    workers: Annotated[int, msgspec.Meta(ge=1, le=256)] = 1
+    """Processes that share the port."""
     max_sessions: _Count = 1000
     max_custom_headers: Annotated[int, msgspec.Meta(ge=0)] = 10
     """Custom request headers that an upgrade on an Azure path may carry before it is answered 431."""
@@ -165,6 +167,11 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
         """The same with other keys."""
         return msgspec.structs.replace(self, resource=msgspec.structs.replace(self.resource, keys=keys))
 
+    def for_one_worker(self) -> Config:
+        """The same for one of the workers: its share of the sessions, rounded up."""
+        share = -(-self.server.max_sessions // self.server.workers)
+        return msgspec.structs.replace(self, server=msgspec.structs.replace(self.server, max_sessions=share))
+
     def unused_engines(self) -> tuple[str, ...]:
         """Names of ``[engine.NAME]`` tables that no deployment refers to."""
         used = {(kind, deployment.engine(kind)) for deployment in self.deployments for kind in ENGINE_KINDS}
@@ -178,6 +185,7 @@ class Overrides(msgspec.Struct, frozen=True, kw_only=True):
     port: int | None = None
     api_keys: tuple[Secret, ...] = ()
     log_level: str | None = None
+    workers: int | None = None
 
 
 # ----------------------------------------------------------------------------------------------------- loading
@@ -250,7 +258,12 @@ def _table(parent: Mapping[str, Any], name: str) -> Mapping[str, Any]:
 
 def _override_server(server: ServerSettings, overrides: Overrides) -> ServerSettings:
     """Checked by the same types as the file, but a fault names the option that carries it."""
-    said = {"host": overrides.host, "port": overrides.port, "log_level": overrides.log_level}
+    said = {
+        "host": overrides.host,
+        "port": overrides.port,
+        "log_level": overrides.log_level,
+        "workers": overrides.workers,
+    }
     for name, value in said.items():
         if value is not None:
             checked = _convert({name: value}, ServerSettings, "", lambda field: f"--{field.replace('_', '-')}")

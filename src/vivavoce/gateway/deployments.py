@@ -35,7 +35,7 @@ from vivavoce.engines.registry import (
     Transcriber,
     Vad,
 )
-from vivavoce.gateway.quota import Quota
+from vivavoce.gateway.quota import Counters, Quota
 from vivavoce.wire.session_config import VOICES
 
 logger = logging.getLogger(__name__)
@@ -269,11 +269,16 @@ class Deployments:
 
 @asynccontextmanager
 async def open_deployments(
-    config: Config, registry: Registry | None = None, *, clock: Callable[[], float] = time.monotonic
+    config: Config,
+    registry: Registry | None = None,
+    *,
+    clock: Callable[[], float] = time.monotonic,
+    counters: Counters | None = None,
 ) -> AsyncIterator[Deployments]:
     """Make and start the engines, serve within the block, close the engines at its end.
 
-    ``registry``: None for the installed engines; ``clock``: monotone seconds for the quotas. Raises
+    ``registry``: None for the installed engines; ``clock``: monotone seconds for the quotas; ``counters``: where
+    they count, None for counters of this process. Raises
     :class:`ConfigError` and :class:`EngineStartError` on the way in.
     """
     engines = build_engines(config, registry or Registry.installed())
@@ -283,7 +288,11 @@ async def open_deployments(
     await engines.start()
     try:
         yield Deployments(
-            Served(one, engines.recipe(one), Quota(one.tokens_per_minute, one.requests_per_minute, clock))
+            Served(
+                one,
+                engines.recipe(one),
+                Quota(one.tokens_per_minute, one.requests_per_minute, clock, counters, one.name),
+            )
             for one in deployments
         )
     finally:

@@ -6,6 +6,7 @@ import asyncio
 import gc
 import logging
 import signal
+import socket
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Final
@@ -19,6 +20,7 @@ from vivavoce.engines.registry import Registry
 from vivavoce.gateway.admission import AdmissionPolicy
 from vivavoce.gateway.auth import KeyRing
 from vivavoce.gateway.deployments import Deployments, open_deployments
+from vivavoce.gateway.quota import Counters
 from vivavoce.runtime.bugs import outline
 from vivavoce.runtime.engines import Cascaded, Engines
 from vivavoce.runtime.vad_pool import VadPool
@@ -27,8 +29,31 @@ from vivavoce.server.websocket import RealtimeEndpoint
 log = logging.getLogger(__name__)
 
 _http_log = logging.getLogger("vivavoce.server.http")
-_BACKLOG: Final = 1024
+BACKLOG: Final = 1024
 """Connections that may wait to be accepted."""
+
+
+class Assembly:
+    """Engines that run and an endpoint over them, without a socket; made by :func:`assembled`."""
+
+    def __init__(self, config: Config, endpoint: RealtimeEndpoint, runner: web.AppRunner) -> None:
+        self.config = config
+        self.endpoint = endpoint
+        self.runner = runner
+
+    @property
+    def open_connections(self) -> int:
+        """Connections of all kinds."""
+        return len(self._http.connections)
+
+    async def adopt(self, connection: socket.socket) -> None:
+        """Serve a connection that somebody else has accepted. Raises OSError and TimeoutError."""
+        await asyncio.get_running_loop().connect_accepted_socket(self._http, connection)
+
+    @property
+    def _http(self) -> web.Server:
+        assert self.runner.server is not None
+        return self.runner.server
 
 
 class Server:
@@ -42,20 +67,19 @@ class Server:
 
 
 @asynccontextmanager
-async def running(
-    config: Config, *, host: str | None = None, port: int | None = None, registry: Registry | None = None
-) -> AsyncIterator[Server]:
-    """Engines up, then the socket; on leaving, sessions end first, then the engines.
+async def assembled(
+    config: Config, *, registry: Registry | None = None, counters: Counters | None = None
+) -> AsyncIterator[Assembly]:
+    """Engines up; on leaving, sessions end first, then the engines.
 
-    ``host`` and ``port`` (0: any free one) are those of the configuration unless given; ``registry``: None for the
-    installed engines. Raises ConfigError,
-    EngineStartError, and OSError when the address cannot be listened on.
+    ``registry``: None for the installed engines; ``counters``: those of the quotas, None for our own. Raises
+    ConfigError and EngineStartError.
     """
     # aiohttp warns about subprotocols that it does not know, and a browser puts its key into one.
     logging.getLogger("aiohttp.websocket").setLevel(logging.ERROR)
     _http_log.addFilter(_without_texts)
     async with AsyncExitStack() as stack:
-        deployments = await stack.enter_async_context(open_deployments(config, registry))
+        deployments = await stack.enter_async_context(open_deployments(config, registry, counters=counters))
         endpoint = RealtimeEndpoint(
             deployments=deployments,
             engines=await _engines(deployments, stack),
@@ -77,18 +101,40 @@ async def running(
         )
         await runner.setup()
         stack.push_async_callback(runner.cleanup)
+        try:
+            yield Assembly(config, endpoint, runner)
+        finally:
+            await endpoint.drain(config.server.shutdown_grace_s)
+
+
+@asynccontextmanager
+async def running(
+    config: Config, *, host: str | None = None, port: int | None = None, registry: Registry | None = None
+) -> AsyncIterator[Server]:
+    """As :func:`assembled`, and a socket that is listened on; it is closed first.
+
+    ``host`` and ``port`` (0: any free one) are those of the configuration unless given. Raises OSError when the
+    address cannot be listened on.
+    """
+    async with assembled(config, registry=registry) as assembly:
         site = web.TCPSite(
-            runner,
+            assembly.runner,
             config.server.host if host is None else host,
             config.server.port if port is None else port,
-            backlog=_BACKLOG,
+            backlog=BACKLOG,
         )
         await site.start()
         try:
-            yield Server(config, endpoint, runner.addresses[0][1])
+            yield Server(config, assembly.endpoint, assembly.runner.addresses[0][1])
         finally:
             await site.stop()
-            await endpoint.drain(config.server.shutdown_grace_s)
+
+
+def settle_memory() -> None:
+    """To be called when everything is loaded. It stays: a full collection would look at it again and again, and
+    hold up every session for 70 ms each time (measured at 100 sessions)."""
+    gc.collect()
+    gc.freeze()
 
 
 async def serve(config: Config, *, on_ready: Callable[[Server], None]) -> int:
@@ -100,10 +146,7 @@ async def serve(config: Config, *, on_ready: Callable[[Server], None]) -> int:
     async def serve_until_stopped() -> None:
         async with running(config) as server:
             on_the_air.set()
-            # What was loaded stays: a full collection would look at it again and again, and hold up every session
-            # for 70 ms each time (measured at 100 sessions).
-            gc.collect()
-            gc.freeze()
+            settle_memory()
             on_ready(server)
             await stop.wait()
             log.info("stopping: %d sessions are open", server.endpoint.open_sessions)

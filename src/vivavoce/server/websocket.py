@@ -69,8 +69,9 @@ class RealtimeEndpoint:
         self._session_seconds = session_seconds
         self._codecs: dict[tuple[str, bool], Codec] = {}
         self._open: set[SocketOutbox] = set()
-        self._empty = asyncio.Event()
-        self._empty.set()
+        self.empty = asyncio.Event()
+        """Set while no session is open."""
+        self.empty.set()
         self.draining = False
 
     @property
@@ -99,7 +100,7 @@ class RealtimeEndpoint:
             outbox.close(CLOSE_GOING_AWAY, "The server is shutting down.")
         try:
             async with asyncio.timeout(grace_s):
-                await self._empty.wait()
+                await self.empty.wait()
         except TimeoutError:
             log.warning("%d sessions did not end in time and are cut off", len(self._open))
             for outbox in self._open:
@@ -117,7 +118,7 @@ class RealtimeEndpoint:
             stall_s=self._ping_interval_s, abort=lambda: _abort(request), unsent=lambda: _unsent(request)
         )
         self._open.add(outbox)
-        self._empty.clear()
+        self.empty.clear()
         socket = _socket(admission.subprotocol)
         socket.headers["x-request-id"] = secrets.token_hex(16)
         if admission.client_request_id:
@@ -133,7 +134,7 @@ class RealtimeEndpoint:
         finally:
             self._open.discard(outbox)
             if not self._open:
-                self._empty.set()
+                self.empty.set()
         return socket
 
     async def _converse(self, socket: web.WebSocketResponse, outbox: SocketOutbox, admission: Admission) -> None:

@@ -1,0 +1,383 @@
+"""Many worker processes behind one port: who starts them, hands them connections, and replaces the dead.
+
+Laws
+----
+1. The supervisor has no event loop and no thread, and never loads an engine: a fork of it is a clean beginning.
+2. It alone listens. Each connection that it accepts goes to the worker with the fewest, so sessions spread evenly
+   however they come; a worker owns a connection from there on, and no byte of it passes here.
+3. ``Starting -> Ready -> Leaving -> gone``; only ``Ready`` workers get connections. ``Leaving`` ones end their
+   sessions: when they are asked to stop within the grace, when they are relieved by another as the sessions end.
+4. A worker that ends by itself, or says nothing for ``silence_s``, is replaced, after a pause that grows while
+   workers keep dying. One that cannot start while none has ever been ready ends the supervisor, with its code.
+5. Workers watch the other end of their control socket: when the supervisor is gone they stop too.
+
+A worker tells through its control socket what :class:`Load` says, once it is ready and whenever it likes.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import selectors
+import signal
+import socket
+import struct
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass, field
+from enum import Enum, auto
+from typing import Final, NamedTuple, NoReturn
+
+log = logging.getLogger(__name__)
+
+CONNECTION: Final = b"c"
+"""To a worker: take this connection (its descriptor comes along)."""
+RELIEVE: Final = b"r"
+"""To a worker: take no more; end when your last session has ended."""
+REPORT_S: Final = 1.0
+"""Seconds after which a worker has told its load again."""
+SILENCE_S: Final = 30.0
+"""Seconds without a report after which a worker is taken for stuck."""
+_FIRST_PAUSE_S: Final = 0.1
+_LONGEST_PAUSE_S: Final = 10.0
+_STEADY_S: Final = 10.0
+"""A worker that lived so long has recovered: the next pause is short again."""
+_STOP_MARGIN_S: Final = 5.0
+"""Seconds beside the grace that a worker has for its engines before it is killed."""
+_ACCEPTS: Final = 64
+"""Connections that are accepted before something else is looked at."""
+_BACKLOG: Final = 1024
+"""Connections that may wait to be accepted."""
+_REPORT: Final = struct.Struct("!II")
+
+
+def listen(host: str, port: int) -> socket.socket:
+    """A listening socket on the first address of ``host``; IPv6's "every" takes IPv4 too. Raises OSError."""
+    family, _, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0]
+    every = family == socket.AF_INET6 and address[0] == "::" and socket.has_dualstack_ipv6()
+    return socket.create_server(address[:2], family=family, backlog=_BACKLOG, dualstack_ipv6=every)
+
+
+class Load(NamedTuple):
+    """What a worker tells: connections that it has been handed in its life, and those open now."""
+
+    taken: int
+    open: int
+
+    def pack(self) -> bytes:
+        return _REPORT.pack(self.taken & 0xFFFFFFFF, self.open)
+
+
+class State(Enum):
+    STARTING = auto()
+    READY = auto()
+    LEAVING = auto()
+
+
+@dataclass(eq=False)
+class Worker:
+    """One process."""
+
+    pid: int
+    control: socket.socket
+    generation: int
+    born: float
+    state: State = State.STARTING
+    handed: int = 0
+    told: Load = field(default=Load(0, 0))
+    heard: float = 0.0
+    deadline: float | None = None
+    """When it is killed, once it was asked to stop."""
+    _pending: bytes = field(default=b"", repr=False)
+
+    @property
+    def load(self) -> int:
+        """Connections that it has, those on their way included."""
+        return self.told.open + ((self.handed - self.told.taken) & 0xFFFFFFFF)
+
+    def read(self) -> bool:
+        """Take in what it told; False when its end is closed."""
+        try:
+            data = self.control.recv(4096)
+        except BlockingIOError:
+            return True
+        except OSError:
+            return False
+        self._pending += data
+        whole = len(self._pending) - len(self._pending) % _REPORT.size
+        if whole:
+            self.told = Load(*_REPORT.unpack_from(self._pending, whole - _REPORT.size))
+            self._pending = self._pending[whole:]
+        return bool(data)
+
+
+class Supervisor:
+    """Keeps ``count`` workers at work on ``listener`` until SIGTERM or SIGINT; SIGHUP replaces them one by one.
+
+    ``work(control)`` is a worker: it is called in a fresh process, and its return value is the exit code.
+    ``renew`` is called before workers are replaced on SIGHUP; what it raises is logged, and nothing is replaced.
+    """
+
+    def __init__(
+        self,
+        listener: socket.socket,
+        work: Callable[[socket.socket], int],
+        *,
+        count: int,
+        grace_s: float,
+        on_ready: Callable[[], None],
+        renew: Callable[[], None] = lambda: None,
+        silence_s: float = SILENCE_S,
+    ) -> None:
+        self._listener = listener
+        self._work = work
+        self._count = count
+        self._grace_s = grace_s
+        self._on_ready = on_ready
+        self._renew = renew
+        self._silence_s = silence_s
+        self._workers: list[Worker] = []
+        self._selector = selectors.DefaultSelector()
+        self._generation = 0
+        self._failures = 0
+        self._next_start = 0.0
+        self._announced = False
+        self._stopping = False
+        self._listening = False
+        self._code = 0
+        self._signals: set[signal.Signals] = set()
+
+    def run(self) -> int:
+        """Returns the exit code, when no worker is left."""
+        self._listener.setblocking(False)
+        wake, woken = socket.socketpair()
+        for end in (wake, woken):
+            end.setblocking(False)
+        caught = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGCHLD)
+        before = {name: signal.signal(name, self._note) for name in caught}
+        before_wake = signal.set_wakeup_fd(wake.fileno(), warn_on_full_buffer=False)
+        self._selector.register(woken, selectors.EVENT_READ)
+        try:
+            while not self._stopping or self._workers:
+                self._tend()
+                for key, _ in self._selector.select(self._patience()):
+                    if key.fileobj is woken:
+                        with suppress(BlockingIOError):
+                            while woken.recv(4096):
+                                pass
+                    elif key.fileobj is self._listener:
+                        self._accept()
+                    elif isinstance(key.data, Worker):
+                        self._hear(key.data)
+        finally:
+            signal.set_wakeup_fd(before_wake)
+            for name, handler in before.items():
+                signal.signal(name, handler)
+            for worker in self._workers:
+                self._kill(worker)
+            self._selector.close()
+            for end in (wake, woken):
+                end.close()
+        return self._code
+
+    def _note(self, number: int, frame: object) -> None:
+        self._signals.add(signal.Signals(number))
+
+    # ------------------------------------------------------------------------------------------- housekeeping
+
+    def _tend(self) -> None:
+        """Look at everything that signals and time have changed."""
+        signals, self._signals = self._signals, set()
+        if signals & {signal.SIGTERM, signal.SIGINT}:
+            self._stop()
+        if signal.SIGHUP in signals and not self._stopping:
+            self._replace_all()
+        self._bury()
+        now = time.monotonic()
+        for worker in self._workers:
+            if worker.deadline is not None and now >= worker.deadline:
+                log.warning("worker %d did not end in time and is killed", worker.pid)
+                worker.deadline = None
+                self._kill(worker)
+            elif worker.state is State.READY and now - worker.heard > self._silence_s:
+                log.error("worker %d says nothing any more and is killed", worker.pid)
+                worker.heard = now
+                self._kill(worker)
+        self._relieve()
+        self._fill(now)
+        self._listen()
+
+    def _patience(self) -> float:
+        """Seconds until something is due whatever happens."""
+        now = time.monotonic()
+        due = [worker.deadline for worker in self._workers if worker.deadline is not None]
+        if not self._stopping and len(self._current()) < self._count:
+            due.append(self._next_start)
+        return max(0.0, min([REPORT_S, *(at - now for at in due)]))
+
+    def _current(self) -> list[Worker]:
+        """The workers that are to stay."""
+        return [
+            worker
+            for worker in self._workers
+            if worker.generation == self._generation and worker.state is not State.LEAVING
+        ]
+
+    def _fill(self, now: float) -> None:
+        """Start what is missing: one at a time when workers are being replaced, so that the machine keeps its
+        strength for the sessions that are open."""
+        while not self._stopping and len(current := self._current()) < self._count and now >= self._next_start:
+            gentle = self._announced and any(worker.state is State.STARTING for worker in current)
+            if gentle:
+                return
+            self._start()
+
+    def _relieve(self) -> None:
+        """For each new worker that is ready, one of an older generation may go."""
+        ready = sum(worker.state is State.READY for worker in self._current())
+        old = [w for w in self._workers if w.generation != self._generation and w.state is not State.LEAVING]
+        for worker in old[: max(0, len(old) + ready - self._count)]:
+            worker.state = State.LEAVING
+            with suppress(OSError):
+                worker.control.send(RELIEVE)
+
+    def _listen(self) -> None:
+        """Accept while somebody can take it; meanwhile connections wait in the kernel."""
+        wanted = not self._stopping and any(worker.state is State.READY for worker in self._workers)
+        if wanted and not self._listening:
+            self._selector.register(self._listener, selectors.EVENT_READ)
+        elif self._listening and not wanted:
+            self._selector.unregister(self._listener)
+        self._listening = wanted
+
+    # ------------------------------------------------------------------------------------------------ workers
+
+    def _start(self) -> None:
+        ours, theirs = socket.socketpair()
+        pid = os.fork()
+        if pid == 0:
+            self._become_worker(ours, theirs)
+        theirs.close()
+        ours.setblocking(False)
+        worker = Worker(pid, ours, self._generation, born=time.monotonic())
+        self._workers.append(worker)
+        self._selector.register(ours, selectors.EVENT_READ, worker)
+
+    def _become_worker(self, ours: socket.socket, theirs: socket.socket) -> NoReturn:
+        """In the new process: nothing of the supervisor is left but the code and the configuration."""
+        code = 1
+        try:
+            signal.set_wakeup_fd(-1)
+            for name in (signal.SIGTERM, signal.SIGCHLD, signal.SIGHUP):
+                signal.signal(name, signal.SIG_DFL)
+            # A terminal sends it to all of us; the supervisor decides what becomes of the workers.
+            signal.signal(signal.SIGINT, signal.SIG_IGN)
+            self._selector.close()
+            self._listener.close()
+            ours.close()
+            for worker in self._workers:
+                worker.control.close()
+            code = self._work(theirs)
+        except BaseException:
+            log.exception("a worker broke")
+        finally:
+            logging.shutdown()
+            os._exit(code)
+
+    def _hear(self, worker: Worker) -> None:
+        if not worker.read():
+            # Its end is closed: it is ending, and is replaced when it has ended.
+            self._selector.unregister(worker.control)
+            return
+        worker.heard = time.monotonic()
+        if worker.state is State.STARTING:
+            worker.state = State.READY
+            log.info("worker %d is ready", worker.pid)
+            ready = [one for one in self._current() if one.state is State.READY]
+            if not self._announced and len(ready) == self._count:
+                self._announced = True
+                self._on_ready()
+
+    def _bury(self) -> None:
+        for worker in list(self._workers):
+            pid, status = os.waitpid(worker.pid, os.WNOHANG)
+            if not pid:
+                continue
+            self._workers.remove(worker)
+            with suppress(KeyError):
+                self._selector.unregister(worker.control)
+            worker.control.close()
+            self._mourn(worker, os.waitstatus_to_exitcode(status))
+
+    def _mourn(self, worker: Worker, code: int) -> None:
+        """Decide what a death means."""
+        if self._stopping or worker.generation != self._generation or (worker.state is State.LEAVING and not code):
+            if self._stopping and code:
+                self._code = self._code or 1
+            return
+        log.error("worker %d ended with %d", worker.pid, code)
+        if not self._announced and worker.state is State.STARTING:
+            self._code = code if code > 0 else 1
+            self._stop()
+            return
+        now = time.monotonic()
+        self._failures = 0 if now - worker.born > _STEADY_S else self._failures + 1
+        pause = min(_FIRST_PAUSE_S * 2 ** min(self._failures, 10), _LONGEST_PAUSE_S)
+        self._next_start = now + pause
+
+    def _stop(self) -> None:
+        """Once: in order. Twice: at once."""
+        for worker in self._workers:
+            if self._stopping:
+                self._kill(worker)
+            else:
+                worker.state = State.LEAVING
+                worker.deadline = time.monotonic() + self._grace_s + _STOP_MARGIN_S
+                with suppress(ProcessLookupError):
+                    os.kill(worker.pid, signal.SIGTERM)
+        if not self._stopping:
+            self._stopping = True
+            self._listen()
+            self._listener.close()
+
+    def _replace_all(self) -> None:
+        try:
+            self._renew()
+        except Exception as fault:
+            log.error("the workers are not replaced: %s", fault)
+            return
+        log.info("the workers are replaced, one by one")
+        self._generation += 1
+        self._failures = 0
+
+    def _kill(self, worker: Worker) -> None:
+        with suppress(ProcessLookupError):
+            os.kill(worker.pid, signal.SIGKILL)
+
+    # -------------------------------------------------------------------------------------------- connections
+
+    def _accept(self) -> None:
+        for _ in range(_ACCEPTS):
+            try:
+                connection, _ = self._listener.accept()
+            except (BlockingIOError, InterruptedError):
+                return
+            except OSError as fault:
+                # Out of descriptors, or the peer has gone already.
+                log.warning("a connection could not be accepted: %s", fault.strerror)
+                return
+            with connection:
+                self._hand_over(connection)
+
+    def _hand_over(self, connection: socket.socket) -> None:
+        """To the least loaded; to the next one if it does not keep up. If none does, the client is hung up on."""
+        ready = [worker for worker in self._workers if worker.state is State.READY]
+        for worker in sorted(ready, key=lambda worker: worker.load):
+            try:
+                socket.send_fds(worker.control, [CONNECTION], [connection.fileno()])
+            except OSError:
+                continue
+            worker.handed += 1
+            return
+        log.warning("no worker could take a connection")

@@ -1,0 +1,99 @@
+"""A supervisor with workers of almost nothing: each tells who it is to every connection, and keeps it open.
+
+``python supervised_program.py COUNT [fail | mute]``: prints its port, and ``ready``; logs go to stderr. A worker
+ends when it is asked to, or is relieved and its connections have gone, as the real one does.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import signal
+import socket
+import sys
+
+from vivavoce.server.supervisor import RELIEVE, Load, Supervisor, listen
+
+
+class Worker:
+    def __init__(self, control: socket.socket) -> None:
+        self._control = control
+        self._stop = asyncio.Event()
+        self._relieved = False
+        self._taken = 0
+        self._open: set[asyncio.Task[None]] = set()
+
+    async def run(self) -> int:
+        loop = asyncio.get_running_loop()
+        loop.add_signal_handler(signal.SIGTERM, self._stop.set)
+        loop.add_reader(self._control, self._receive)
+        self._report()
+        await self._stop.wait()
+        return 0
+
+    def _report(self) -> None:
+        self._control.send(Load(self._taken, len(self._open)).pack())
+
+    def _receive(self) -> None:
+        data, descriptors, _, _ = socket.recv_fds(self._control, 64, 64)
+        for descriptor in descriptors:
+            self._taken += 1
+            task = asyncio.get_running_loop().create_task(self._hold(socket.socket(fileno=descriptor)))
+            self._open.add(task)
+            task.add_done_callback(self._closed)
+        if RELIEVE in data:
+            self._relieved = True
+        if not data:
+            self._stop.set()
+        self._report()
+        self._end_if_idle()
+
+    async def _hold(self, connection: socket.socket) -> None:
+        reader, writer = await asyncio.open_connection(sock=connection)
+        writer.write(f"{os.getpid()}\n".encode())
+        await reader.read()
+        writer.close()
+
+    def _closed(self, task: asyncio.Task[None]) -> None:
+        self._open.discard(task)
+        self._report()
+        self._end_if_idle()
+
+    def _end_if_idle(self) -> None:
+        if self._relieved and not self._open:
+            self._stop.set()
+
+
+def work(control: socket.socket) -> int:
+    if "fail" in sys.argv:
+        return 7
+    if "mute" in sys.argv:
+        control.send(Load(0, 0).pack())
+        while control.recv(100):
+            pass
+        return 0
+    return asyncio.run(Worker(control).run())
+
+
+def say(line: str) -> None:
+    sys.stdout.write(f"{line}\n")
+    sys.stdout.flush()
+
+
+def main() -> int:
+    logging.basicConfig(level="INFO", stream=sys.stderr, format="%(message)s")
+    listener = listen("127.0.0.1", 0)
+    say(f"{listener.getsockname()[1]}")
+    return Supervisor(
+        listener,
+        work,
+        count=int(sys.argv[1]),
+        grace_s=5,
+        on_ready=lambda: say("ready"),
+        silence_s=0.2 if "mute" in sys.argv else 30,
+    ).run()
+
+
+if __name__ == "__main__":
+    sys.exit(main())

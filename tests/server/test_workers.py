@@ -1,0 +1,215 @@
+"""Many workers behind one port, as processes: who gets connections, and what happens when one of them goes."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import re
+import signal
+import sys
+from collections import Counter
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Final
+
+import aiohttp
+import pytest
+
+PROGRAM: Final = Path(__file__).with_name("supervised_program.py")
+PATIENCE_S: Final = 30.0
+"""When a test hangs, not when it is slow."""
+AZURE: Final = "/openai/realtime?api-version=2024-10-01-preview&deployment=gpt-4o-realtime-preview"
+
+pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="workers are forked")
+
+
+class Fleet:
+    """The program, what it says, and connections to it."""
+
+    def __init__(self, process: asyncio.subprocess.Process) -> None:
+        assert process.stdout
+        assert process.stderr
+        self.process = process
+        self._said = process.stdout
+        self._logged = process.stderr
+        self.port = 0
+        self._open: list[asyncio.StreamWriter] = []
+
+    async def said(self) -> str:
+        async with asyncio.timeout(PATIENCE_S):
+            return (await self._said.readline()).decode().strip()
+
+    async def logged(self, pattern: str) -> re.Match[str]:
+        """The next line of the log that fits."""
+        async with asyncio.timeout(PATIENCE_S):
+            while line := (await self._logged.readline()).decode():
+                if found := re.search(pattern, line):
+                    return found
+        raise AssertionError(f"the log ended before {pattern!r}")
+
+    async def ended(self) -> int:
+        async with asyncio.timeout(PATIENCE_S):
+            return await self.process.wait()
+
+    async def connect(self) -> tuple[int, asyncio.StreamReader, asyncio.StreamWriter]:
+        """A connection, and the worker that has it."""
+        async with asyncio.timeout(PATIENCE_S):
+            reader, writer = await asyncio.open_connection("127.0.0.1", self.port)
+            self._open.append(writer)
+            return int(await reader.readline()), reader, writer
+
+    def hang_up(self) -> None:
+        for writer in self._open:
+            writer.close()
+
+
+@asynccontextmanager
+async def fleet(*arguments: str) -> AsyncIterator[Fleet]:
+    process = await asyncio.create_subprocess_exec(
+        sys.executable,
+        str(PROGRAM),
+        *arguments,
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.PIPE,
+    )
+    made = Fleet(process)
+    try:
+        made.port = int(await made.said())
+        yield made
+    finally:
+        made.hang_up()
+        if process.returncode is None:
+            process.kill()
+        await process.communicate()
+
+
+async def test_connections_spread_evenly_and_stay_so() -> None:
+    async with fleet("3") as workers:
+        assert await workers.said() == "ready"
+        held = [await workers.connect() for _ in range(12)]
+        share = Counter(pid for pid, _, _ in held)
+        assert sorted(share.values()) == [4, 4, 4]
+        # One of them loses its connections: the next ones are for it.
+        idle = held[0][0]
+        for pid, _, writer in held:
+            if pid == idle:
+                writer.close()
+                await writer.wait_closed()
+        again = set()
+        while idle not in again:
+            again.add((await workers.connect())[0])
+        workers.process.terminate()
+        assert await workers.ended() == 0
+
+
+async def test_a_dead_worker_is_replaced_and_the_others_go_on() -> None:
+    async with fleet("2") as workers:
+        assert await workers.said() == "ready"
+        first, reader, _ = await workers.connect()
+        other, other_reader, _ = await workers.connect()
+        assert first != other
+        os.kill(first, signal.SIGKILL)
+        assert await reader.read() == b""
+        await workers.logged(rf"worker {first} ended with -9")
+        new = int((await workers.logged(r"worker (\d+) is ready"))[1])
+        assert {(await workers.connect())[0] for _ in range(4)} == {other, new}
+        assert not other_reader.at_eof()
+
+
+async def test_hangup_replaces_all_and_lets_connections_finish() -> None:
+    async with fleet("2") as workers:
+        assert await workers.said() == "ready"
+        held = [await workers.connect() for _ in range(2)]
+        old = {pid for pid, _, _ in held}
+        for _ in range(2):
+            await workers.logged(r"is ready")
+        workers.process.send_signal(signal.SIGHUP)
+        await workers.logged("replaced, one by one")
+        new = {int((await workers.logged(r"worker (\d+) is ready"))[1]) for _ in range(2)}
+        assert not new & old
+        assert {(await workers.connect())[0] for _ in range(4)} == new
+        for _, reader, writer in held:
+            assert not reader.at_eof()
+            writer.close()
+            assert await reader.read() == b""
+        workers.process.terminate()
+        assert await workers.ended() == 0
+
+
+async def test_a_worker_that_cannot_start_ends_it_all_with_its_code() -> None:
+    async with fleet("2", "fail") as workers:
+        assert await workers.ended() == 7
+
+
+async def test_a_worker_that_says_nothing_is_killed() -> None:
+    async with fleet("1", "mute") as workers:
+        assert await workers.said() == "ready"
+        stuck = (await workers.logged(r"worker (\d+) says nothing any more"))[1]
+        await workers.logged(rf"worker {stuck} ended with -9")
+        await workers.logged(r"worker \d+ is ready")
+
+
+async def test_workers_end_with_their_supervisor() -> None:
+    async with fleet("2") as workers:
+        assert await workers.said() == "ready"
+        _, reader, _ = await workers.connect()
+        workers.process.kill()
+        async with asyncio.timeout(PATIENCE_S):
+            assert await reader.read() == b""
+
+
+async def test_the_second_signal_ends_it_at_once() -> None:
+    async with fleet("1") as workers:
+        assert await workers.said() == "ready"
+        pid, _, _ = await workers.connect()
+        os.kill(pid, signal.SIGSTOP)
+        workers.process.terminate()
+        workers.process.terminate()
+        assert await workers.ended() == 1
+
+
+async def test_the_real_server_with_two_workers(tmp_path: Path) -> None:
+    """Sessions in both, one quota for both, and an end in order."""
+    config = tmp_path / "vivavoce.toml"
+    config.write_text(
+        '[server]\nport = 0\nworkers = 2\n[resource]\nkeys = ["k"]\n'
+        '[[deployment]]\nname = "gpt-4o-realtime-preview"\nrequests_per_minute = 3\n'
+    )
+    process = await asyncio.create_subprocess_exec(
+        sys.executable,
+        *("-m", "vivavoce", "serve", "--config", str(config)),
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.DEVNULL,
+    )
+    try:
+        assert process.stdout
+        async with asyncio.timeout(PATIENCE_S), aiohttp.ClientSession() as http:
+            ready = (await process.stdout.readline()).decode()
+            [port] = re.findall(r"ws://127\.0\.0\.1:(\d+)/openai", ready)
+            url = f"http://127.0.0.1:{port}{AZURE}"
+            sockets = [await http.ws_connect(url, headers={"api-key": "k"}) for _ in range(2)]
+            left = [await _requests_left(socket) for socket in (*sockets, *sockets)]
+            assert left == [2, 1, 0, 0]
+            process.terminate()
+            for socket in sockets:
+                while (message := await socket.receive()).type is aiohttp.WSMsgType.TEXT:
+                    pass
+                assert (message.type, message.data) == (aiohttp.WSMsgType.CLOSE, 1001)
+            assert await process.wait() == 0
+    finally:
+        if process.returncode is None:
+            process.kill()
+            await process.wait()
+
+
+async def _requests_left(socket: aiohttp.ClientWebSocketResponse) -> int:
+    """Have a response, and be told how many the quota still allows."""
+    await socket.send_json({"type": "response.create", "response": {"modalities": ["text"]}})
+    left = -1
+    while True:
+        event = await socket.receive_json()
+        if event["type"] == "rate_limits.updated":
+            left = event["rate_limits"][0]["remaining"]
+        if event["type"] == "response.done":
+            return left
