@@ -153,10 +153,27 @@ def test_D09_errors_repeat_256_characters() -> None:
     assert error(update(bench, **{"y" * 1000: 1}))["param"] == f"session.{'y' * 248}..."
 
 
-@pytest.mark.parametrize("model", ["whisper-1", "gpt-4o-mini-transcribe", "my-own"])
-def test_D10_any_transcription_model(model: str) -> None:
-    shown = only(update(Bench(LATEST), input_audio_transcription={"model": model}), "session.updated")["session"]
-    assert shown["input_audio_transcription"]["model"] == model
+TRANSCRIBED = "conversation.item.input_audio_transcription.completed"
+
+
+def heard(bench: Bench, **session: Any) -> dict[str, Any]:
+    """The transcript of a committed message, with these settings."""
+    (update_,) = update(bench, turn_detection=None, **session)
+    assert isinstance(update_, dict)
+    assert update_["type"] == "session.updated"
+    bench.runner.perform(s.SendBytes(4800), bench.names)
+    bench.send({"type": "input_audio_buffer.commit"})
+    answers = bench.runner.perform(s.Heard("hello"), bench.names)
+    (completed,) = (one for one in answers if isinstance(one, dict) and one["type"] == TRANSCRIBED)
+    return completed
+
+
+@pytest.mark.parametrize(
+    ("model", "unit"), [("whisper-1", "duration"), ("gpt-4o-mini-transcribe", "tokens"), ("my-own", "duration")]
+)
+def test_D10_any_transcription_model(model: str, unit: str) -> None:
+    completed = heard(Bench(LATEST), input_audio_transcription={"model": model})
+    assert (completed["transcript"], completed["usage"]["type"]) == ("hello", unit)
 
 
 def test_D11_no_client_secret() -> None:
@@ -282,3 +299,15 @@ async def test_D22_bodies_of_426_and_431(client: ClientSession) -> None:
     custom = {f"custom-{i}": "x" for i in range(11)}
     async with client.get(AZURE, headers={"api-key": KEY, **upgrade, **custom}) as answer:
         assert (answer.status, (await answer.json())["error"]["code"]) == (431, "431")
+
+
+def test_D23_log_probabilities_that_nobody_knows() -> None:
+    include = ["item.input_audio_transcription.logprobs"]
+    completed = heard(Bench(LATEST), input_audio_transcription={}, include=include)
+    assert completed["logprobs"] is None
+
+
+async def test_D24_a_transcription_session_without_a_deployment(client: ClientSession) -> None:
+    path = "/openai/realtime?api-version=2025-04-01-preview&intent=transcription"
+    async with client.ws_connect(path, headers={"api-key": KEY}) as socket:
+        assert (await Wire(socket).next())["type"] == "transcription_session.created"

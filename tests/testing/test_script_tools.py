@@ -75,6 +75,7 @@ def test_lines_go_on_when_indented_and_keep_their_number() -> None:
         ('~ fail busy "Too \\"busy\\"." rate', s.Fail("busy", 'Too "busy".', "rate", None)),
         ('~ fail busy "No."', s.Fail("busy", "No.", "server_error", None)),
         ("~ [2] bug", s.Bug(2)),
+        ('~ heard "one two" -0.5 -1', s.Heard("one two", (-0.5, -1.0))),
         ("~ unheard", s.Unheard(None)),
         ("@ +30m", s.MoveClock(1800.0)),
     ],

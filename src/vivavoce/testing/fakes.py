@@ -115,10 +115,9 @@ class WatchedVadPool(VadPool):
 class PuppetTranscriber(_Puppet):
     """Hears each utterance to its end, then waits to be told what it was."""
 
-    capabilities = TranscriberCapabilities(sample_rate=_RATE, streaming=True)
-
-    def __init__(self) -> None:
-        self._parts: dict[str, _Part[str | Exception]] = {}
+    def __init__(self, *, logprobs: bool = False) -> None:
+        self.capabilities = TranscriberCapabilities(sample_rate=_RATE, streaming=True, logprobs=logprobs)
+        self._parts: dict[str, _Part[TranscriptDelta | Exception]] = {}
 
     async def transcribe(
         self, audio: AsyncIterator[bytes], options: TranscriptionOptions
@@ -130,10 +129,10 @@ class PuppetTranscriber(_Puppet):
         words, _ = await part.cues.get()
         if isinstance(words, Exception):
             raise words
-        if words:
-            yield TranscriptDelta(words)
+        if words.text:
+            yield words
 
-    async def say(self, item_id: str, words: str | Exception) -> None:
+    async def say(self, item_id: str, words: TranscriptDelta | Exception) -> None:
         """What was said in ``item_id``, or why nobody knows; returns when the session has been told."""
         part = _part(self._parts, item_id)
         part.cues.put_nowait((words, asyncio.Event()))

@@ -28,6 +28,7 @@ from vivavoce.testing.ledger import Ledger, frames, sound
 from vivavoce.testing.matching import Actual, Closed, Judge, Names
 from vivavoce.wire import errors
 from vivavoce.wire.codec import preview_codec
+from vivavoce.wire.server_events import Logprob
 from vivavoce.wire.session_config import SessionConfig
 
 _BIRTH: Final = 1_730_000_000
@@ -61,6 +62,7 @@ class PureRunner:
 
     def __init__(self, settings: s.Settings, seed: bytes, watch: Callable[[Frame], None] | None = None) -> None:
         self.opened = False
+        self._logprobs = settings.logprobs
         self.ledger = Ledger()
         self._now = 0.0
         self._codec = preview_codec(settings.profile, conversation_created=settings.conversation_created)
@@ -98,8 +100,9 @@ class PureRunner:
                     self._post(c.TimePassed())
             case s.Heard():
                 item_id = self.ledger.next_unheard()
-                self._post(c.RecognitionDelta(item_id, command.text))
-                self._post(c.Recognised(item_id, command.text))
+                logprobs = tuple(Logprob(*token) for token in command.tokens()) if self._logprobs else None
+                self._post(c.RecognitionDelta(item_id, command.text, logprobs))
+                self._post(c.Recognised(item_id, command.text, logprobs=logprobs))
             case s.Unheard():
                 self._post(c.RecognitionFailed(self.ledger.next_unheard(), command.code))
             case s.BreakVad():

@@ -115,6 +115,15 @@ class Heard:
     """The recogniser's words for the oldest item that waits for them."""
 
     text: str
+    logprobs: tuple[float, ...] = ()
+    """How sure it is of each word; empty where it does not say."""
+
+    def tokens(self) -> list[tuple[str, float]]:
+        """Each word, with the space before it, and how sure the recogniser is of it. Raises ValueError."""
+        words = _WORD.findall(self.text)
+        if len(words) != len(self.logprobs):
+            raise ValueError(f"{len(words)} words have {len(self.logprobs)} log probabilities")
+        return list(zip(words, self.logprobs, strict=True))
 
 
 @dataclass(frozen=True, slots=True)
@@ -208,6 +217,8 @@ class Settings:
     """Per minute."""
     requests: int = 600
     """Per minute."""
+    logprobs: bool = False
+    """The recogniser can tell how sure it is of each word."""
     engine_rate: int = 24000
     """Hz of the sound that the puppet model makes; 8000 where a script wants G.711 as it is."""
     pure_only: str | None = None
@@ -258,6 +269,7 @@ def _logical_lines(text: str) -> Iterator[tuple[int, str]]:
 _DURATION: Final = re.compile(r"(\d+(?:\.\d+)?)(ms|s|m)")
 _SECONDS: Final = {"ms": 0.001, "s": 1.0, "m": 60.0}
 _TARGET: Final = re.compile(r"\[(\d+)\]\s*")
+_WORD: Final = re.compile(r"\s*\S+")
 _REASONS: Final = ("stop", "max_output_tokens", "content_filter")
 
 
@@ -337,6 +349,8 @@ class _Reader:
                 self.settings.conversation_created = {"on": True, "off": False}[value]
             case "session_seconds":
                 self.settings.session_seconds = int(value)
+            case "logprobs":
+                self.settings.logprobs = {"on": True, "off": False}[value]
             case "engine_rate":
                 self.settings.engine_rate = int(value)
             case "quota":
@@ -416,7 +430,7 @@ def _engine_command(rest: str) -> EngineCommand:
         case "bug":
             return Bug(response)
         case "heard":
-            return Heard(_string(argument))
+            return _heard(argument)
         case "unheard":
             return Unheard(argument or None)
         case "vad-fault":
@@ -427,6 +441,16 @@ def _engine_command(rest: str) -> EngineCommand:
             return ReleaseVad()
         case _:
             raise ValueError(f"engines know no '{word}'")
+
+
+def _heard(argument: str) -> Heard:
+    parts = re.fullmatch(r'("(?:[^"\\]|\\.)*")((?:\s+-?\d+(?:\.\d+)?)*)', argument)
+    if parts is None:
+        raise ValueError('what was heard is written: heard "words", or heard "words" and a number for each')
+    heard = Heard(_string(parts[1]), tuple(map(float, parts[2].split())))
+    if heard.logprobs:
+        heard.tokens()
+    return heard
 
 
 def _fail(argument: str, response: int | None) -> Fail:

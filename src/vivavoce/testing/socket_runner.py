@@ -56,7 +56,7 @@ class _Theatre:
     def __init__(self, settings: s.Settings) -> None:
         self.vad = PuppetVad()
         self.pool = WatchedVadPool(self.vad)
-        self.transcriber = PuppetTranscriber()
+        self.transcriber = PuppetTranscriber(logprobs=settings.logprobs)
         self.model = PuppetSpeechModel(settings.engine_rate)
         self._settings = settings
         self._port = 0
@@ -157,7 +157,13 @@ class _SocketRunner:
             case s.MoveClock():
                 virtual_time.advance(command.seconds)
             case s.Heard():
-                await self._theatre.transcriber.say(self._ledger.next_unheard(), command.text)
+                logprobs = (
+                    [base.TokenLogprob(*token) for token in command.tokens()]
+                    if self._script.settings.logprobs
+                    else []
+                )
+                words = base.TranscriptDelta(command.text, tuple(logprobs))
+                await self._theatre.transcriber.say(self._ledger.next_unheard(), words)
             case s.Unheard():
                 text = "The recogniser was told to fail."
                 fault = RuntimeError(text) if command.code is None else base.EngineError(command.code, text)
