@@ -326,7 +326,14 @@ def test_the_manual_names_every_option_with_its_default() -> None:
                 assert tomllib.loads(f"x = {default.strip('`')}")["x"] == _plain(option.default)
             else:
                 told_in_words.add(option.name)
-    assert told_in_words == {"name", "profile", "instructions", "requests_per_minute"}
+    assert told_in_words == {
+        "name",
+        "profile",
+        "instructions",
+        "requests_per_minute",
+        "tls_cert",
+        "tls_key",
+    }
 
 
 def _plain(default: object) -> object:

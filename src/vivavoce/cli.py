@@ -26,6 +26,7 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Final
 
+import msgspec
 import rich.box
 import typer
 from rich.console import Console
@@ -118,6 +119,14 @@ def serve(
         ),
     ] = None,
     config: ConfigOption = None,
+    tls_cert: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="Certificate (PEM): serve wss:// and https://.", show_default=False),
+    ] = None,
+    tls_key: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="Its key (PEM), if it is not in --tls-cert.", show_default=False),
+    ] = None,
     log_level: Annotated[
         str | None, typer.Option(help="debug, info, warning or error; info if not configured.")
     ] = None,
@@ -130,6 +139,8 @@ def serve(
     overrides = Overrides(
         host=host,
         port=port,
+        tls_cert=tls_cert,
+        tls_key=tls_key,
         api_keys=tuple(Secret(key) for key in api_key or ()),
         log_level=log_level,
         workers=workers,
@@ -225,7 +236,8 @@ def _announce(config: Config, port: int, made: Secret | None) -> None:
     """The key, if it was made here, then the one line that says where the server is."""
     if made is not None:
         typer.echo(f"No API key was given, so one was made for this run: {made.reveal()}")
-    base = f"ws://{_host_in_url(config.server.host)}:{port}"
+    scheme = "ws" if config.server.tls_cert is None else "wss"
+    base = f"{scheme}://{_host_in_url(config.server.host)}:{port}"
     name = config.deployments[0].name
     typer.echo(
         f"vivavoce is ready: {base}/openai/realtime?api-version=2024-10-01-preview&deployment={name} (Azure), "
@@ -339,6 +351,9 @@ async def _own_server(config: Config) -> AsyncIterator[Endpoint]:
     from vivavoce.server.app import running
 
     config, _ = _with_key(config)
+    # It is for this process alone, and no certificate is for 127.0.0.1.
+    plain = msgspec.structs.replace(config.server, tls_cert=None, tls_key=None)
+    config = msgspec.structs.replace(config, server=plain)
     async with running(config, host="127.0.0.1", port=0) as server:
         yield Endpoint(f"ws://127.0.0.1:{server.port}", config.resource.keys[0].reveal())
 
@@ -351,9 +366,11 @@ def check_config(file: Annotated[Path, typer.Argument(metavar="FILE", help="Conf
     """Check a configuration file, with the options of its engines; nothing is started."""
     from vivavoce.engines.registry import Registry
     from vivavoce.gateway.deployments import Deployment, build_engines
+    from vivavoce.server.tls import server_context
 
     config = load_config(file, environ=os.environ)
     build_engines(config, Registry.installed())
+    server_context(config.server)
     table = Table(
         "deployment", "model", "profile", "vad", "transcriber", "language model", "synthesizer", "tpm", "rpm"
     )
@@ -364,9 +381,9 @@ def check_config(file: Annotated[Path, typer.Argument(metavar="FILE", help="Conf
     _print_table(table)
     keys = len(config.resource.keys)
     server = config.server
+    place = f"{server.host}:{server.port}{', TLS' if server.tls_cert else ''}"
     typer.echo(
-        f"{file}: ok. Resource {config.resource.name}, {server.host}:{server.port}, "
-        f"{keys or 'no'} {'key' if keys == 1 else 'keys'}"
+        f"{file}: ok. Resource {config.resource.name}, {place}, {keys or 'no'} {'key' if keys == 1 else 'keys'}"
     )
     for name in config.unused_engines():
         typer.echo(f"{file}: engine.{name} is used by no deployment", err=True)

@@ -92,6 +92,11 @@ class ServerSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
     """0 takes a free port."""
     workers: Annotated[int, msgspec.Meta(ge=1, le=256)] = 1
     """Processes that share the port."""
+    tls_cert: _Text | None = None
+    """PEM file of the certificate and those that lead to its root; None speaks plain HTTP and WebSocket. Once it is
+    loaded it is a path as the process finds it; so is ``tls_key``."""
+    tls_key: _Text | None = None
+    """PEM file of its key; None when the key is in ``tls_cert``."""
     max_sessions: _Count = 1000
     max_custom_headers: Annotated[int, msgspec.Meta(ge=0)] = 10
     """Custom request headers that an upgrade on an Azure path may carry before it is answered 431."""
@@ -99,6 +104,10 @@ class ServerSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
     """Seconds that sessions get to end after SIGTERM."""
     ping_interval_s: Annotated[float, msgspec.Meta(gt=0, le=3600)] = 20.0
     """Seconds between pings, and the wait for a pong before the connection is dropped."""
+    request_timeout_s: Annotated[float, msgspec.Meta(gt=0, le=3600)] = 30.0
+    """Seconds in which a connection must have sent a request, and that it may idle after one."""
+    compression: bool = True
+    """Accept permessage-deflate from clients that offer it."""
     session_seconds: Annotated[int, msgspec.Meta(ge=1, le=86400)] = 1800
     """Seconds after which a session expires."""
     log_level: LogLevel = "info"
@@ -183,6 +192,8 @@ class Overrides(msgspec.Struct, frozen=True, kw_only=True):
 
     host: str | None = None
     port: int | None = None
+    tls_cert: Path | None = None
+    tls_key: Path | None = None
     api_keys: tuple[Secret, ...] = ()
     log_level: str | None = None
     workers: int | None = None
@@ -202,15 +213,16 @@ def load_config(path: Path | None, *, environ: Mapping[str, str], overrides: Ove
     overrides = overrides or Overrides()
     table = {} if path is None else _read(path)
     _check_names(table, ("server", "resource", "deployment", "engine"), "", "table")
+    base = Path() if path is None else path.parent
     server = _convert(_table(table, "server"), ServerSettings, "server")
     resource = _convert(_table(table, "resource"), ResourceSettings, "resource")
     _check_key_texts(resource.keys, "resource.keys")
     return Config(
-        server=_override_server(server, overrides),
+        server=_override_tls(_override_server(server, overrides), overrides, base),
         resource=msgspec.structs.replace(resource, keys=_keys(resource.keys, environ, overrides)),
         deployments=_deployments(table),
         engines=_engines(table),
-        base=Path() if path is None else path.parent,
+        base=base,
     )
 
 
@@ -269,6 +281,38 @@ def _override_server(server: ServerSettings, overrides: Overrides) -> ServerSett
             checked = _convert({name: value}, ServerSettings, "", lambda field: f"--{field.replace('_', '-')}")
             server = msgspec.structs.replace(server, **{name: getattr(checked, name)})
     return server
+
+
+def _override_tls(server: ServerSettings, overrides: Overrides, base: Path) -> ServerSettings:
+    """Certificate and key belong together: those of the command line replace both of the file."""
+    cert, key = server.tls_cert, server.tls_key
+    at_cert, at_key = "server.tls_cert", "server.tls_key"
+    if overrides.tls_cert is not None or overrides.tls_key is not None:
+        cert = None if overrides.tls_cert is None else str(overrides.tls_cert)
+        key = None if overrides.tls_key is None else str(overrides.tls_key)
+        base, at_cert, at_key = Path(), "--tls-cert", "--tls-key"
+    if cert is None:
+        if key is not None:
+            raise ConfigError(at_key, f"a key needs its certificate, {at_cert}")
+        return server
+    cert = str(base / cert)
+    _check_pem(at_cert, cert, "CERTIFICATE")
+    if key is None:
+        _check_pem(at_cert, cert, "PRIVATE KEY")
+    else:
+        key = str(base / key)
+        _check_pem(at_key, key, "PRIVATE KEY")
+    return msgspec.structs.replace(server, tls_cert=cert, tls_key=key)
+
+
+def _check_pem(where: str, path: str, block: str) -> None:
+    """``ssl`` would tell neither the file nor what is wrong with it."""
+    try:
+        content = Path(path).read_bytes()
+    except OSError as error:
+        raise ConfigError(where, f"{path} cannot be read: {error.strerror or error}") from None
+    if f"{block}-----".encode() not in content:
+        raise ConfigError(where, f"{path} holds no PEM block '{block}'")
 
 
 # -------------------------------------------------------------------------------------------------------- keys

@@ -3,6 +3,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
+import signal
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -216,6 +217,15 @@ async def test_who_waits_while_the_only_worker_dies_is_served_by_the_next() -> N
             waiter = group.create_task(echo(pool, b"next"))
         assert victim.result() == "engine_crashed"
         assert waiter.result() == b"next"
+
+
+async def test_it_works_while_a_worker_is_ready() -> None:
+    async with running(spec(workers=2)) as pool:
+        for pid in pool.pids:
+            os.kill(pid, signal.SIGKILL)
+        await until(lambda: not pool.working)
+        await until(lambda: pool.working)
+    assert not pool.working
 
 
 async def test_a_crash_while_sending_reaches_the_sender() -> None:

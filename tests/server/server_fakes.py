@@ -127,6 +127,7 @@ class FakeSynthesizer(FakeEngine):
     capabilities = base.SynthesizerCapabilities(sample_rate=RATE, voices=dict.fromkeys(VOICES, "fake"))
 
     def __init__(self) -> None:
+        self.working = True
         self.seconds = 1.0
         self.made = 0
         self.running = 0

@@ -11,32 +11,21 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 import pytest
-import pytest_asyncio
+import server_fixtures
 from server_fakes import AZURE, KEY, Fakes, config, loud, no_sessions, only, quiet, rest, serving, session
 from websockets.asyncio.client import ClientConnection
 from websockets.asyncio.client import connect as open_websocket
 
-from vivavoce.engines.registry import Registry
 from vivavoce.runtime.driver import MAX_VAD_BACKLOG_TICKS, Driver
 from vivavoce.server.app import Server
 from vivavoce.server.outbox import ROOM_BYTES, SocketOutbox
 from vivavoce.wire.codec import MAX_FRAME_BYTES
 from vivavoce.wire.dialects.preview_in import APPEND_LIMIT
 
+fakes = server_fixtures.fakes
+server = server_fixtures.server
+
 LARGEST_DELTA = 8192
-
-
-@pytest.fixture
-def fakes(monkeypatch: pytest.MonkeyPatch) -> Fakes:
-    fakes = Fakes()
-    monkeypatch.setattr(Registry, "installed", lambda: fakes)
-    return fakes
-
-
-@pytest_asyncio.fixture
-async def server(fakes: Fakes) -> AsyncIterator[Server]:
-    async with serving(config()) as server:
-        yield server
 
 
 class Stuck:
@@ -73,7 +62,14 @@ async def slow_reader(server: Server) -> AsyncIterator[ClientConnection]:
     url = f"ws://127.0.0.1:{server.port}{AZURE}"
     headers = {"api-key": KEY}
     client = await open_websocket(
-        url, sock=small, additional_headers=headers, max_queue=1, ping_interval=None, close_timeout=0.1
+        url,
+        sock=small,
+        additional_headers=headers,
+        max_queue=1,
+        ping_interval=None,
+        close_timeout=0.1,
+        # The same noise again and again: compressed, there would be too little of it to wait.
+        compression=None,
     )
     try:
         await client.recv()

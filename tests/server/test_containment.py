@@ -5,38 +5,27 @@ from __future__ import annotations
 import asyncio
 import base64
 import logging
-from collections.abc import AsyncGenerator, AsyncIterator
+from collections.abc import AsyncGenerator
 from typing import Any
 
 import pytest
-import pytest_asyncio
+import server_fixtures
 from aiohttp import ClientSession
-from server_fakes import AZURE, KEY, Fakes, Wire, config, loud, no_sessions, only, quiet, serving, session
+from server_fakes import AZURE, KEY, Fakes, Wire, loud, no_sessions, only, quiet, session
 
 from vivavoce.core.session import Session
 from vivavoce.engines import base
-from vivavoce.engines.registry import Registry
 from vivavoce.runtime.vad_pool import VadPool
 from vivavoce.server.app import Server
 from vivavoce.wire import client_events as ce
 from vivavoce.wire.dialects.preview_in import PreviewDecoder
 from vivavoce.wire.dialects.preview_out import PreviewEncoder
 
+fakes = server_fixtures.fakes
+server = server_fixtures.server
+
 SECRET = "the engine's own business"
 INTERNAL = "The server had an error while processing your request. Sorry about that!"
-
-
-@pytest.fixture
-def fakes(monkeypatch: pytest.MonkeyPatch) -> Fakes:
-    fakes = Fakes()
-    monkeypatch.setattr(Registry, "installed", lambda: fakes)
-    return fakes
-
-
-@pytest_asyncio.fixture
-async def server(fakes: Fakes) -> AsyncIterator[Server]:
-    async with serving(config()) as server:
-        yield server
 
 
 async def test_a_bug_of_a_model(fakes: Fakes, server: Server, caplog: pytest.LogCaptureFixture) -> None:

@@ -7,11 +7,26 @@ import json
 import logging
 from collections.abc import AsyncIterator
 from typing import Any
+from uuid import UUID
 
 import pytest
 import pytest_asyncio
 from aiohttp import ClientSession, WSMsgType, WSServerHandshakeError
-from server_fakes import AZURE, BETA, KEY, NAME, OPENAI, Fakes, Wire, config, no_sessions, serving, session
+from multidict import CIMultiDictProxy
+from server_fakes import (
+    AZURE,
+    BETA,
+    KEY,
+    NAME,
+    OPENAI,
+    PATIENCE_S,
+    Fakes,
+    Wire,
+    config,
+    no_sessions,
+    serving,
+    session,
+)
 
 from vivavoce.engines.registry import Registry
 from vivavoce.server.app import Server
@@ -19,6 +34,12 @@ from vivavoce.server.app import Server
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
 BAD_KEY = "not-the-key-of-the-tests"
+UPGRADE = {
+    "Connection": "Upgrade",
+    "Upgrade": "websocket",
+    "Sec-WebSocket-Version": "13",
+    "Sec-WebSocket-Key": "dGhlIHNhbXBsZSBub25jZQ==",
+}
 BROWSER = ("realtime", f"openai-insecure-api-key.{KEY}", "openai-beta.realtime-v1")
 
 
@@ -38,13 +59,7 @@ async def client(server: Server) -> AsyncIterator[ClientSession]:
 
 async def refusal(client: ClientSession, path: str, headers: dict[str, str]) -> tuple[int, dict[str, Any]]:
     """Status and body of the answer to an upgrade request that is refused before the upgrade."""
-    upgrade = {
-        "Connection": "Upgrade",
-        "Upgrade": "websocket",
-        "Sec-WebSocket-Version": "13",
-        "Sec-WebSocket-Key": "dGhlIHNhbXBsZSBub25jZQ==",
-    }
-    async with client.get(path, headers={**upgrade, **headers}) as answer:
+    async with client.get(path, headers=UPGRADE | headers) as answer:
         assert answer.content_type == "application/json"
         body = await answer.json()
     assert set(body) == {"error"}
@@ -61,6 +76,12 @@ REFUSED: list[tuple[str, dict[str, str], int, str, str]] = [
     (AZURE.replace(NAME, "other"), {"api-key": "wrong"}, 401, "401", "Access denied"),
     (AZURE.replace("2024-10-01", "2023-01-01"), {"api-key": KEY}, 404, "404", "Resource not found"),
     (f"/openai/realtime?deployment={NAME}", {"api-key": KEY}, 404, "404", "Resource not found"),
+    (AZURE.replace("2024-10-01-preview", "2024-12-17-preview"), {"api-key": KEY}, 404, "404", "Resource not found"),
+    (AZURE.replace("2024-10-01-preview", "2024-10-01-Preview"), {"api-key": KEY}, 404, "404", "Resource not found"),
+    (AZURE.replace("api-version", "Api-Version"), {"api-key": KEY}, 404, "404", "Resource not found"),
+    (AZURE.replace("?", "?api-version=x&"), {"api-key": KEY}, 404, "404", "Resource not found"),
+    (AZURE.partition("&")[0], {"api-key": KEY}, 404, "DeploymentNotFound", "The API deployment for this"),
+    (AZURE.replace("openai", "OpenAI"), {"api-key": KEY}, 404, "404", "Resource not found"),
     ("/openai/elsewhere", {"api-key": KEY}, 404, "404", "Resource not found"),
     ("/", {}, 404, "404", "Resource not found"),
     (f"{AZURE}&intent=transcription", {"api-key": KEY}, 400, "OpperationNotSupported", "Transcription sessions"),
@@ -147,8 +168,14 @@ WAYS_IN: list[tuple[str, dict[str, str], tuple[str, ...]]] = [
     (AZURE, {"Authorization": f"Bearer {KEY}"}, ()),
     (f"{AZURE}&Authorization=Bearer+{KEY}", {}, ()),
     (f"/openai/realtime/?deployment={NAME}&x=y&api-version=2025-04-01-preview", {"api-key": KEY}, ()),
+    (AZURE.replace("2024-10-01-preview", "2024-12-17"), {"api-key": KEY}, ()),
+    (f"{AZURE}&Authorization=Bearer%20{KEY}", {}, ()),
+    (f"{AZURE}&deployment=other&api-version=other&api-key={KEY}&api-key=other", {}, ()),
+    (AZURE, {"Connection": "keep-alive, Upgrade", "api-key": KEY}, ()),
     (OPENAI, {**BETA, "Authorization": f"Bearer {KEY}"}, ()),
     (OPENAI, {}, BROWSER),
+    (OPENAI, {}, (*BROWSER, "openai-organization.org-1", "openai-project.proj_1")),
+    (OPENAI, {}, BROWSER[1:]),
     (AZURE, {"api-key": KEY}, ("realtime",)),
     (AZURE, {"api-key": KEY}, ("something-else",)),
 ]
@@ -168,7 +195,6 @@ async def test_ways_in(
         async with client.ws_connect(path, headers=headers, protocols=protocols) as socket:
             assert socket.protocol == ("realtime" if "realtime" in protocols else None)
             assert (await Wire(socket).next())["session"]["model"] == f"{NAME}-2024-12-17"
-            assert socket._response.headers["x-request-id"]
         await no_sessions(server)
     assert "session sess_" in caplog.text
     assert KEY not in caplog.text
@@ -197,9 +223,112 @@ async def test_the_profile_follows_the_connection(client: ClientSession, path: s
         assert ("tracing" in (await Wire(socket).next())["session"]) is of_2025
 
 
-async def test_the_id_of_the_request_comes_back(client: ClientSession) -> None:
-    async with client.ws_connect(AZURE, headers={"api-key": KEY, "x-ms-client-request-id": "mine-1"}) as socket:
+@pytest.mark.parametrize(
+    ("path", "headers"),
+    [
+        (AZURE, {"api-key": KEY, "x-ms-client-request-id": "mine-1"}),
+        (f"{AZURE}&x-ms-client-request-id=mine-1", {"api-key": KEY}),
+        (OPENAI, {**BETA, "Authorization": f"Bearer {KEY}", "x-ms-client-request-id": "mine-1"}),
+    ],
+)
+async def test_the_id_of_the_request_comes_back_and_is_logged(
+    client: ClientSession, path: str, headers: dict[str, str], caplog: pytest.LogCaptureFixture, server: Server
+) -> None:
+    caplog.set_level("INFO")
+    async with client.ws_connect(path, headers=headers) as socket:
         assert socket._response.headers["x-ms-client-request-id"] == "mine-1"
+    await no_sessions(server)
+    (opened,) = [record.getMessage() for record in caplog.records if ": open," in record.getMessage()]
+    assert "(mine-1)" in opened
+
+
+def check_azure_headers(headers: CIMultiDictProxy[str]) -> None:
+    assert str(UUID(headers["apim-request-id"])) == headers["apim-request-id"] == headers["x-request-id"]
+    assert 0 <= int(headers["openai-processing-ms"]) < PATIENCE_S * 1000
+    assert headers["openai-version"] == "2020-10-01"
+    assert headers.getall("x-request-id") == [headers["x-request-id"]]
+
+
+async def test_what_every_answer_on_an_azure_path_tells(
+    client: ClientSession, caplog: pytest.LogCaptureFixture, server: Server
+) -> None:
+    caplog.set_level("INFO")
+    seen = []
+    async with client.ws_connect(AZURE, headers={"api-key": KEY}) as socket:
+        check_azure_headers(socket._response.headers)
+        seen.append(socket._response.headers["x-request-id"])
+    await no_sessions(server)
+    for path, sent in ((AZURE, {"api-key": "wrong"}), ("/openai/elsewhere", {}), (AZURE, {"Upgrade": "x"})):
+        async with client.get(path, headers=UPGRADE | sent | {"x-ms-client-request-id": "mine-2"}) as answer:
+            check_azure_headers(answer.headers)
+            assert answer.headers["x-ms-client-request-id"] == "mine-2"
+            seen.append(answer.headers["x-request-id"])
+    assert len(set(seen)) == 4
+    # With the id of an answer its line in the log is found.
+    assert all(f"request {one}" in caplog.text for one in seen)
+
+
+async def test_what_answers_on_other_paths_tell(client: ClientSession) -> None:
+    names = {"apim-request-id", "openai-processing-ms", "openai-version"}
+    async with client.ws_connect(OPENAI, headers={**BETA, "Authorization": f"Bearer {KEY}"}) as socket:
+        assert not {*names, "x-request-id"} & {name.lower() for name in socket._response.headers}
+    for path in ("/elsewhere", OPENAI):
+        async with client.get(path) as answer:
+            assert not names & {name.lower() for name in answer.headers}
+            assert str(UUID(answer.headers["x-request-id"])) == answer.headers["x-request-id"]
+
+
+async def test_custom_headers_come_back_on_the_azure_preview_path(client: ClientSession) -> None:
+    mine = {"My-Header": "mine, mine", "X-Tenant": "7", "Empty": ""}
+    kept = {
+        "X-Session-Token": "s3cret",
+        "Set-Cookie": "a=b",
+        "X-Accel-Redirect": "/",
+        "apim-request-id": "forged",
+    }
+    async with client.ws_connect(AZURE, headers={"api-key": KEY, **mine, **kept, "X-Request-ID": "f"}) as socket:
+        headers = socket._response.headers
+    assert {name: headers[name] for name in mine} == mine
+    assert not {"X-Session-Token", "Set-Cookie", "X-Accel-Redirect", "api-key"} & {*headers}
+    check_azure_headers(headers)
+    async with client.ws_connect(
+        OPENAI, headers={**BETA, "Authorization": f"Bearer {KEY}", "My-Header": "x"}
+    ) as socket:
+        assert "My-Header" not in socket._response.headers
+    async with client.get(AZURE, headers={**UPGRADE, "My-Header": "x"}) as answer:
+        assert (answer.status, "My-Header" in answer.headers) == (401, False)
+
+
+RAW: list[tuple[str, int]] = [
+    (AZURE, 101),
+    (f"http://elsewhere.example{AZURE}", 101),
+    (AZURE.replace("realtime?", "real%74ime?"), 101),
+    (AZURE.replace("realtime?", "realtime/?"), 101),
+    (AZURE.replace("preview&", "pr%65view&"), 101),
+    (AZURE.replace("deployment=", "de%70loyment="), 101),
+    (f"{AZURE}&deployment&&=&x=%ff%00&%", 101),
+    (f"{AZURE}#fragment", 101),
+    (f"/{AZURE}", 404),
+    (f"/.{AZURE}", 404),
+    (AZURE.replace("realtime?", "realtime%2F%2e%2e?"), 404),
+    (AZURE.replace("realtime?", "realtime%00?"), 404),
+    (AZURE.replace("realtime?", "realtime/x?"), 404),
+    (AZURE.replace("&", ";"), 404),
+    (AZURE.replace("&", "%26"), 404),
+    (AZURE.replace("2024-10", "2024%2D10%20"), 404),
+]
+
+
+@pytest.mark.parametrize(("target", "status"), RAW)
+async def test_targets_that_no_client_library_would_send(server: Server, target: str, status: int) -> None:
+    reader, writer = await asyncio.open_connection("127.0.0.1", server.port)
+    head = "".join(f"{name}: {value}\r\n" for name, value in {"Host": "x", "api-key": KEY, **UPGRADE}.items())
+    writer.write(f"GET {target} HTTP/1.1\r\n{head}\r\n".encode())
+    async with asyncio.timeout(PATIENCE_S):
+        line = await reader.readline()
+    writer.transport.abort()
+    assert line.startswith(f"HTTP/1.1 {status} ".encode())
+    await no_sessions(server)
 
 
 @pytest.mark.parametrize(
@@ -207,23 +336,24 @@ async def test_the_id_of_the_request_comes_back(client: ClientSession) -> None:
     [
         ("GET", {"Sec-WebSocket-Key": ""}),
         ("GET", {"Sec-WebSocket-Version": "8"}),
+        ("GET", {"Sec-WebSocket-Key": "dG9vIHNob3J0"}),
+        ("GET", {"Sec-WebSocket-Key": "not base64!"}),
+        ("GET", {"Connection": "keep-alive"}),
         ("GET", {"Upgrade": "h2c"}),
         ("POST", {}),
+        ("PUT", {}),
+        ("DELETE", {}),
         ("HEAD", {}),
+        ("OPTIONS", {"Origin": "https://elsewhere.example", "Access-Control-Request-Method": "GET"}),
     ],
 )
 async def test_a_broken_upgrade_is_no_session(
     client: ClientSession, server: Server, method: str, broken: dict[str, str]
 ) -> None:
-    headers = {
-        "api-key": KEY,
-        "Upgrade": "websocket",
-        "Connection": "Upgrade",
-        "Sec-WebSocket-Version": "13",
-        "Sec-WebSocket-Key": "dGhlIHNhbXBsZSBub25jZQ==",
-    }
-    async with client.request(method, AZURE, headers=headers | broken) as answer:
+    async with client.request(method, AZURE, headers={"api-key": KEY} | UPGRADE | broken) as answer:
         assert (answer.status, answer.headers["Sec-WebSocket-Version"]) == (426, "13")
+        # No other site's page may read an answer of ours.
+        assert not [name for name in answer.headers if name.lower().startswith("access-control-")]
     await no_sessions(server)
 
 

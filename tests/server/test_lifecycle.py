@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import base64
-from collections.abc import AsyncIterator
 from typing import Any
 
 import msgspec
 import pytest
-import pytest_asyncio
+import server_fixtures
 from aiohttp import ClientSession, WSMsgType, WSServerHandshakeError
 from server_fakes import (
     AZURE,
@@ -30,22 +29,11 @@ from server_fakes import (
     session,
 )
 
-from vivavoce.engines.registry import Registry
 from vivavoce.runtime.vad_pool import VadPool
 from vivavoce.server.app import Server
 
-
-@pytest.fixture
-def fakes(monkeypatch: pytest.MonkeyPatch) -> Fakes:
-    fakes = Fakes()
-    monkeypatch.setattr(Registry, "installed", lambda: fakes)
-    return fakes
-
-
-@pytest_asyncio.fixture
-async def server(fakes: Fakes) -> AsyncIterator[Server]:
-    async with serving(config()) as server:
-        yield server
+fakes = server_fixtures.fakes
+server = server_fixtures.server
 
 
 def pools(server: Server) -> list[VadPool]:
@@ -142,6 +130,41 @@ async def test_going_down(fakes: Fakes) -> None:
         async with client.ws_connect(urls[1], headers={**BETA, "Authorization": f"Bearer {KEY}"}) as socket:
             assert (await Wire(socket).next())["error"]["code"] == "server_busy"
     await only(tasks)
+
+
+async def readiness(server: Server) -> tuple[int, Any]:
+    async with ClientSession() as client, client.get(f"http://127.0.0.1:{server.port}/readyz") as answer:
+        return answer.status, await answer.json()
+
+
+async def test_not_ready_while_an_engine_cannot_work(fakes: Fakes, server: Server) -> None:
+    ready = {"status": "ready", "sessions": 0}
+    assert await readiness(server) == (200, ready)
+    fakes.synthesizer.working = False
+    assert await readiness(server) == (503, ready | {"status": "failing", "failing": ["synthesizer fake"]})
+    fakes.synthesizer.working = True
+    assert await readiness(server) == (200, ready)
+
+
+async def test_not_ready_when_the_vad_pool_broke(fakes: Fakes, monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(self: VadPool) -> Any:
+        raise RuntimeError("a bug")
+
+    async def break_it() -> None:
+        async with serving(config()) as server:
+            async with session(server) as wire:
+                monkeypatch.setattr(VadPool, "_gather", broken)
+                await wire.send("input_audio_buffer.append", audio=base64.b64encode(loud(0.1)).decode())
+                assert (await wire.until("error"))[-1]["error"]["type"] == "server_error"
+            await no_sessions(server)
+            failing = {"status": "failing", "sessions": 0, "failing": ["vad pool"]}
+            assert await readiness(server) == (503, failing)
+            # What is wrong with it does not matter to whoever stops it.
+            await server.endpoint.drain(1)
+            assert await readiness(server) == (503, failing | {"status": "draining"})
+
+    with pytest.raises(RuntimeError, match="a bug"):
+        await break_it()
 
 
 async def test_leaving_the_server_ends_its_sessions(fakes: Fakes) -> None:

@@ -9,25 +9,20 @@ from typing import cast
 import msgspec
 import numpy as np
 import pytest
+import server_fixtures
 from aiohttp import WSMsgType, web
 from server_fakes import Fakes, config, rest, serving, session
 
 from vivavoce.core import contract as c
-from vivavoce.engines.registry import Registry
 from vivavoce.runtime import driver
 from vivavoce.server.outbox import FULL_BYTES, SocketOutbox
 from vivavoce.testing import virtual_time
 from vivavoce.wire import server_events as se
 
+fakes = server_fixtures.fakes
+
 NOISE = np.random.default_rng(1).integers(-9000, 9000, 24_000 * 150, np.int16).astype("<i2").tobytes()
 """150 s, which is 9.6 MB in base64: more than may wait for a client otherwise."""
-
-
-@pytest.fixture
-def fakes(monkeypatch: pytest.MonkeyPatch) -> Fakes:
-    fakes = Fakes()
-    monkeypatch.setattr(Registry, "installed", lambda: fakes)
-    return fakes
 
 
 async def test_much_sound_comes_back_whole_and_before_later_answers(

@@ -70,6 +70,15 @@ class Engine(Protocol):
         """Stop workers and free everything, within a few seconds, also when work is under way."""
 
 
+@runtime_checkable
+class Watched(Protocol):
+    """An engine that knows whether it works now. One that does not say is taken to work while it runs."""
+
+    @property
+    def working(self) -> bool:
+        """False while whoever asked something of it would be told that it is unavailable. Asked often: a look."""
+
+
 # ---------------------------------------------------------------------------------------------------- VAD
 
 

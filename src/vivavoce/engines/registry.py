@@ -34,6 +34,7 @@ from vivavoce.engines.base import (
     TranscriberCapabilities,
     Vad,
     VadCapabilities,
+    Watched,
 )
 
 __all__ = [
@@ -49,6 +50,7 @@ __all__ = [
     "Synthesizer",
     "Transcriber",
     "Vad",
+    "Watched",
     "describe",
 ]
 

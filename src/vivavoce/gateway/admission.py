@@ -25,10 +25,12 @@ from typing import Final, Literal
 
 from vivavoce.gateway.auth import Credential, KeyRing, credentials
 from vivavoce.gateway.deployments import Catalogue, Deployment
+from vivavoce.gateway.headers import custom_headers, returned_headers
 from vivavoce.wire import errors
 from vivavoce.wire.dialects import profiles
 from vivavoce.wire.session_config import SessionKind
 
+AZURE_PREFIX: Final = "/openai/"
 AZURE_PREVIEW_PATH: Final = "/openai/realtime"
 AZURE_GA_PATH: Final = "/openai/v1/realtime"
 OPENAI_PATH: Final = "/v1/realtime"
@@ -44,21 +46,6 @@ _BETA_HEADER: Final = "realtime=v1"
 _CLIENT_REQUEST_ID: Final = "x-ms-client-request-id"
 # It is echoed and logged: nothing that could break a header or a log line.
 _REQUEST_ID: Final = re.compile(r"[\x21-\x7e]{1,128}")
-
-# Headers that protocols, browsers, client libraries and proxies set by themselves; all others are the caller's own.
-_USUAL_HEADERS: Final = frozenset(
-    {
-        "api-key", "authorization", "baggage", "cache-control", "connection", "content-length", "content-type",
-        "cookie", "date", "dnt", "forwarded", "host", "keep-alive", "openai-beta", "openai-organization",
-        "openai-project", "origin", "pragma", "priority", "proxy-authorization", "proxy-connection", "referer",
-        "request-id", "te", "traceparent", "tracestate", "trailer", "transfer-encoding", "upgrade", "user-agent",
-        "via", "x-client-ip", "x-correlation-id", "x-real-ip", "x-request-id", "x-scheme",
-    }
-)  # fmt: skip
-_USUAL_PREFIXES: Final = (
-    "accept", "cf-", "sec-", "x-amzn-", "x-arr-", "x-azure-", "x-b3-", "x-cloud-", "x-envoy-", "x-forwarded-",
-    "x-ms-", "x-original-", "x-stainless-",
-)  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,12 +76,10 @@ class Admission:
     deployment: Deployment
     principal: str
     """Who: ``key:`` and a digest, never the key."""
-    subprotocol: str | None
-    """To answer in the upgrade."""
-    client_request_id: str | None
-    """``x-ms-client-request-id`` of the caller: up to 128 printable characters."""
     profile: str
     """A key of ``wire.dialects.profiles.PROFILES``: the edition of the service that this session reproduces."""
+    returned_headers: tuple[tuple[str, str], ...] = ()
+    """See :func:`returned_headers`."""
     dialect: Literal["preview"] = "preview"
     kind: SessionKind = "realtime"
 
@@ -110,8 +95,8 @@ class AdmissionPolicy:
 
 
 def admit(request: UpgradeRequest, policy: AdmissionPolicy) -> Admission:
-    """Decide. Raises ``RefusedHandshake`` or ``RefusedSession``; for the latter the upgrade is answered with
-    :func:`chosen_subprotocol` too, or a browser would never see the error.
+    """Decide. Raises ``RefusedHandshake`` or ``RefusedSession``. The upgrade is answered with
+    :func:`chosen_subprotocol` in any case, or a browser would never see the error.
     """
     path = request.path.rstrip("/")
     if path not in REALTIME_PATHS:
@@ -136,25 +121,13 @@ def admit(request: UpgradeRequest, policy: AdmissionPolicy) -> Admission:
         profile=profile,
         kind=kind,
         principal=principal,
-        subprotocol=chosen_subprotocol(request.subprotocols),
-        client_request_id=_client_request_id(request),
+        returned_headers=tuple(returned_headers(request.headers)) if path == AZURE_PREVIEW_PATH else (),
     )
 
 
 def chosen_subprotocol(offered: Sequence[str]) -> str | None:
     """``realtime`` where it was offered. Browsers fail on an answer that they did not offer."""
     return SUBPROTOCOL if SUBPROTOCOL in offered else None
-
-
-def custom_headers(headers: Sequence[tuple[str, str]]) -> list[tuple[str, str]]:
-    """The header lines that are the caller's own: not of HTTP, WebSocket, authentication, tracing, a client library
-    (``x-stainless-``, ``x-ms-``) or a proxy.
-    """
-    return [(name, value) for name, value in headers if not _is_usual(name.lower())]
-
-
-def _is_usual(name: str) -> bool:
-    return name in _USUAL_HEADERS or name.startswith(_USUAL_PREFIXES)
 
 
 def _identify(request: UpgradeRequest, policy: AdmissionPolicy, *, azure: bool) -> str:
@@ -229,6 +202,9 @@ def _profile(request: UpgradeRequest, path: str, deployment: Deployment) -> str:
     return profiles.profile_of_version(deployment.version)
 
 
-def _client_request_id(request: UpgradeRequest) -> str | None:
+def client_request_id(request: UpgradeRequest) -> str | None:
+    """``x-ms-client-request-id`` of the caller, a header or (in browsers) a parameter: up to 128 printable
+    characters, or None.
+    """
     value = request.header(_CLIENT_REQUEST_ID) or request.parameter(_CLIENT_REQUEST_ID)
     return value if _REQUEST_ID.fullmatch(value) else None

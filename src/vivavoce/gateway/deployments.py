@@ -34,6 +34,7 @@ from vivavoce.engines.registry import (
     Synthesizer,
     Transcriber,
     Vad,
+    Watched,
 )
 from vivavoce.gateway.quota import Counters, Quota
 from vivavoce.wire.session_config import VOICES
@@ -165,6 +166,12 @@ class EngineSet:
                 raise first from first.__cause__
             raise
 
+    def failing(self) -> list[str]:
+        """Kind and name of every engine that says that it does not work now."""
+        return [
+            f"{kind} {name}" for (kind, name), engine in self if isinstance(engine, Watched) and not engine.working
+        ]
+
     async def close(self) -> None:
         """Close all, the last first. A failure is logged and keeps no other engine open."""
         for (kind, name), engine in reversed(self._engines.items()):
@@ -256,8 +263,9 @@ def _missing_voices(kind: EngineKind, engine: Engine) -> str | None:
 class Deployments:
     """All that is served, by name."""
 
-    def __init__(self, served: Iterable[Served]) -> None:
+    def __init__(self, served: Iterable[Served], engines: EngineSet | None = None) -> None:
         self._served = {one.deployment.name: one for one in served}
+        self._engines = engines or EngineSet({})
         self.catalogue = Catalogue(one.deployment for one in self._served.values())
 
     def __iter__(self) -> Iterator[Served]:
@@ -265,6 +273,10 @@ class Deployments:
 
     def __getitem__(self, name: str) -> Served:
         return self._served[name]
+
+    def failing(self) -> list[str]:
+        """See :meth:`EngineSet.failing`."""
+        return self._engines.failing()
 
 
 @asynccontextmanager
@@ -288,12 +300,15 @@ async def open_deployments(
     await engines.start()
     try:
         yield Deployments(
-            Served(
-                one,
-                engines.recipe(one),
-                Quota(one.tokens_per_minute, one.requests_per_minute, clock, counters, one.name),
-            )
-            for one in deployments
+            (
+                Served(
+                    one,
+                    engines.recipe(one),
+                    Quota(one.tokens_per_minute, one.requests_per_minute, clock, counters, one.name),
+                )
+                for one in deployments
+            ),
+            engines,
         )
     finally:
         await engines.close()

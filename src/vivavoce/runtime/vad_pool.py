@@ -440,6 +440,11 @@ class VadPool:
         if not self._task.cancelled():
             self._task.result()
 
+    @property
+    def running(self) -> bool:
+        """It takes streams: it was entered, nothing broke it, and it is not being left."""
+        return self._task is not None and not self._task.done() and not self._task.cancelling()
+
     def open(self, on_frame: OnFrame, on_fault: OnFault) -> VadStream:
         """A new stream. ``on_frame(end_tick, probability)`` is called once for each frame, in order;
         ``on_fault(error)`` instead of it when the engine failed on the frame, which is lost. Should the pool itself
@@ -447,7 +452,7 @@ class VadPool:
 
         Raises :class:`RuntimeError` when the pool does not run.
         """
-        if self._task is None or self._task.done() or self._task.cancelling():
+        if not self.running:
             raise RuntimeError("the VAD pool is not running")
         if not self._free:
             self._free.append(self._slots)

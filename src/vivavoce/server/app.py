@@ -7,7 +7,8 @@ import gc
 import logging
 import signal
 import socket
-from collections.abc import AsyncIterator, Callable
+import ssl
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Final
 
@@ -24,6 +25,7 @@ from vivavoce.gateway.quota import Counters
 from vivavoce.runtime.bugs import outline
 from vivavoce.runtime.engines import Cascaded, Engines
 from vivavoce.runtime.vad_pool import VadPool
+from vivavoce.server.tls import server_context
 from vivavoce.server.websocket import RealtimeEndpoint
 
 log = logging.getLogger(__name__)
@@ -36,10 +38,13 @@ BACKLOG: Final = 1024
 class Assembly:
     """Engines that run and an endpoint over them, without a socket; made by :func:`assembled`."""
 
-    def __init__(self, config: Config, endpoint: RealtimeEndpoint, runner: web.AppRunner) -> None:
+    def __init__(
+        self, config: Config, endpoint: RealtimeEndpoint, runner: web.AppRunner, tls: ssl.SSLContext | None
+    ) -> None:
         self.config = config
         self.endpoint = endpoint
         self.runner = runner
+        self.tls = tls
 
     @property
     def open_connections(self) -> int:
@@ -48,7 +53,7 @@ class Assembly:
 
     async def adopt(self, connection: socket.socket) -> None:
         """Serve a connection that somebody else has accepted. Raises OSError and TimeoutError."""
-        await asyncio.get_running_loop().connect_accepted_socket(self._http, connection)
+        await asyncio.get_running_loop().connect_accepted_socket(self._http, connection, ssl=self.tls)
 
     @property
     def _http(self) -> web.Server:
@@ -78,11 +83,13 @@ async def assembled(
     # aiohttp warns about subprotocols that it does not know, and a browser puts its key into one.
     logging.getLogger("aiohttp.websocket").setLevel(logging.ERROR)
     _http_log.addFilter(_without_texts)
+    tls = server_context(config.server)
     async with AsyncExitStack() as stack:
         deployments = await stack.enter_async_context(open_deployments(config, registry, counters=counters))
+        engines = await _engines(deployments, stack)
         endpoint = RealtimeEndpoint(
             deployments=deployments,
-            engines=await _engines(deployments, stack),
+            engines=engines,
             policy=AdmissionPolicy(
                 deployments.catalogue,
                 KeyRing(config.resource.keys),
@@ -92,17 +99,20 @@ async def assembled(
             max_sessions=config.server.max_sessions,
             ping_interval_s=config.server.ping_interval_s,
             session_seconds=config.server.session_seconds,
+            compression=config.server.compression,
         )
         runner = web.AppRunner(
-            _application(endpoint),
+            _application(endpoint, engines, deployments),
             access_log=None,
             logger=_http_log,
             shutdown_timeout=config.server.shutdown_grace_s,
+            # aiohttp's word for the time without a whole request, the first one included.
+            keepalive_timeout=config.server.request_timeout_s,
         )
         await runner.setup()
         stack.push_async_callback(runner.cleanup)
         try:
-            yield Assembly(config, endpoint, runner)
+            yield Assembly(config, endpoint, runner, tls)
         finally:
             await endpoint.drain(config.server.shutdown_grace_s)
 
@@ -122,6 +132,7 @@ async def running(
             config.server.host if host is None else host,
             config.server.port if port is None else port,
             backlog=BACKLOG,
+            ssl_context=assembly.tls,
         )
         await site.start()
         try:
@@ -190,13 +201,22 @@ async def _pool(vad: Vad, stack: AsyncExitStack) -> VadPool:
     return await stack.enter_async_context(VadPool(vad))
 
 
-def _application(endpoint: RealtimeEndpoint) -> web.Application:
+def _application(
+    endpoint: RealtimeEndpoint, engines: Mapping[str, Engines], deployments: Deployments
+) -> web.Application:
     async def healthz(_: web.Request) -> web.Response:
         return _json(200, {"status": "ok"})
 
     async def readyz(_: web.Request) -> web.Response:
-        body = {"status": "draining" if endpoint.draining else "ready", "sessions": endpoint.open_sessions}
-        return _json(503 if endpoint.draining else 200, body)
+        body: dict[str, object] = {"status": "ready", "sessions": endpoint.open_sessions}
+        failing = deployments.failing()
+        if not all(one.vad_pool.running for one in engines.values()):
+            failing.append("vad pool")
+        if failing:
+            body |= {"status": "failing", "failing": failing}
+        if endpoint.draining:
+            body["status"] = "draining"
+        return _json(200 if body["status"] == "ready" else 503, body)
 
     app = web.Application()
     app.router.add_get("/healthz", healthz)

@@ -9,20 +9,20 @@ import time
 from collections.abc import Callable
 from typing import Final
 
-import msgspec
 from aiohttp import WSMessage, WSMsgType, web
 
 from vivavoce.core.session import CLOSE_GOING_AWAY, Identity, Session
-from vivavoce.gateway.admission import Admission, AdmissionPolicy, UpgradeRequest, admit, chosen_subprotocol
+from vivavoce.gateway.admission import Admission, AdmissionPolicy, admit
 from vivavoce.gateway.deployments import Deployments
 from vivavoce.gateway.quota import Denied, Quota, Reservation
 from vivavoce.runtime.bugs import outline
 from vivavoce.runtime.driver import CLOSE_BUG, Driver
 from vivavoce.runtime.engines import Denial, Engines
+from vivavoce.server.handshake import CLOSE_TIMEOUT_S, Handshake
 from vivavoce.server.outbox import CLOSE_S, SocketOutbox
 from vivavoce.wire import errors
 from vivavoce.wire import server_events as se
-from vivavoce.wire.codec import MAX_FRAME_BYTES, Codec, preview_codec
+from vivavoce.wire.codec import Codec, preview_codec
 from vivavoce.wire.errors import RefusedHandshake, RefusedSession
 from vivavoce.wire.session_config import SessionConfig
 
@@ -30,7 +30,8 @@ log = logging.getLogger(__name__)
 
 CLOSE_KEEPALIVE: Final = 1011
 _BUSY_RETRY_S: Final = 1
-_CLOSE_TIMEOUT_S: Final = 2.0
+_TURN_S: Final = 0.005
+"""Seconds of work on one client's frames before the other sessions get a turn."""
 _NOT_TEXT: Final = frozenset({WSMsgType.CLOSE, WSMsgType.CLOSING, WSMsgType.CLOSED, WSMsgType.ERROR})
 
 
@@ -60,6 +61,7 @@ class RealtimeEndpoint:
         max_sessions: int,
         ping_interval_s: float,
         session_seconds: int,
+        compression: bool,
     ) -> None:
         self._deployments = deployments
         self._engines = engines
@@ -67,6 +69,7 @@ class RealtimeEndpoint:
         self._max_sessions = max_sessions
         self._ping_interval_s = ping_interval_s
         self._session_seconds = session_seconds
+        self._compression = compression
         self._codecs: dict[tuple[str, bool], Codec] = {}
         self._open: set[SocketOutbox] = set()
         self.empty = asyncio.Event()
@@ -80,18 +83,19 @@ class RealtimeEndpoint:
 
     async def handle(self, request: web.Request) -> web.StreamResponse:
         """Any request that is for no other handler."""
-        upgrade = _upgrade_request(request)
+        handshake = Handshake(request)
+        path = _printable(handshake.asked.path)
         try:
-            admission = admit(upgrade, self._policy)
+            admission = admit(handshake.asked, self._policy)
             if self.draining or len(self._open) >= self._max_sessions:
-                raise self._busy(upgrade.path)
+                raise errors.server_busy(_BUSY_RETRY_S) if handshake.is_azure else errors.server_busy_session()
         except RefusedHandshake as refused:
-            log.info("refused %s: %d %s", _printable(upgrade.path), refused.status, refused.code)
-            return _http_refusal(refused)
+            log.info("refused %s: %d %s, %s", path, refused.status, refused.code, handshake.ids)
+            return handshake.refuse(refused)
         except RefusedSession as refused:
-            log.info("refused %s: %d %s", _printable(upgrade.path), refused.close_code, refused.reason)
-            return await _socket_refusal(request, refused, chosen_subprotocol(upgrade.subprotocols))
-        return await self._serve(request, admission)
+            log.info("refused %s: %d %s, %s", path, refused.close_code, refused.reason, handshake.ids)
+            return await handshake.tell(refused)
+        return await self._serve(handshake, admission)
 
     async def drain(self, grace_s: float) -> None:
         """Take no more sessions; tell those that are open to go (1001), and wait for them up to ``grace_s``."""
@@ -106,27 +110,20 @@ class RealtimeEndpoint:
             for outbox in self._open:
                 outbox.abort()
 
-    def _busy(self, path: str) -> errors.Refused:
-        if path.startswith("/openai/"):
-            return errors.server_busy(_BUSY_RETRY_S)
-        return errors.server_busy_session()
-
     # -------------------------------------------------------------------------------------------- a session
 
-    async def _serve(self, request: web.Request, admission: Admission) -> web.StreamResponse:
+    async def _serve(self, handshake: Handshake, admission: Admission) -> web.StreamResponse:
+        request = handshake.request
         outbox = SocketOutbox(
             stall_s=self._ping_interval_s, abort=lambda: _abort(request), unsent=lambda: _unsent(request)
         )
         self._open.add(outbox)
         self.empty.clear()
-        socket = _socket(admission.subprotocol)
-        socket.headers["x-request-id"] = secrets.token_hex(16)
-        if admission.client_request_id:
-            socket.headers["x-ms-client-request-id"] = admission.client_request_id
+        socket = handshake.socket(admission.returned_headers, compress=self._compression)
         try:
             await socket.prepare(request)
             try:
-                await self._converse(socket, outbox, admission)
+                await self._converse(socket, outbox, admission, handshake.ids)
             except Exception as bug:
                 log.error("a bug, a session is closed: %s", outline(bug))
                 async with asyncio.timeout(CLOSE_S):
@@ -135,9 +132,12 @@ class RealtimeEndpoint:
             self._open.discard(outbox)
             if not self._open:
                 self.empty.set()
+            _bury(request)
         return socket
 
-    async def _converse(self, socket: web.WebSocketResponse, outbox: SocketOutbox, admission: Admission) -> None:
+    async def _converse(
+        self, socket: web.WebSocketResponse, outbox: SocketOutbox, admission: Admission, request_ids: str
+    ) -> None:
         deployment = admission.deployment
         now = asyncio.get_running_loop().time()
         identity = Identity(
@@ -157,11 +157,12 @@ class RealtimeEndpoint:
             meter=QuotaMeter(self._deployments[deployment.name].quota),
         )
         log.info(
-            "session %s: open, deployment %s, profile %s, %s",
+            "session %s: open, deployment %s, profile %s, %s, %s",
             session.id,
             deployment.name,
             admission.profile,
             admission.principal,
+            request_ids,
         )
         started = time.monotonic()
         ending: tuple[int, str] | None = None
@@ -172,7 +173,7 @@ class RealtimeEndpoint:
                     await self._read(socket, driver, outbox)
                     ending = outbox.closing
                 outbox.close(CLOSE_GOING_AWAY, "")
-                await asyncio.wait([writer], timeout=_CLOSE_TIMEOUT_S)
+                await asyncio.wait([writer], timeout=CLOSE_TIMEOUT_S)
                 writer.cancel()
         finally:
             who, code = ("the client", socket.close_code) if ending is None else ("the server", ending[0])
@@ -189,6 +190,8 @@ class RealtimeEndpoint:
     async def _read(self, socket: web.WebSocketResponse, driver: Driver, outbox: SocketOutbox) -> None:
         """Frames in, until the connection ends. A client that outruns the session meets TCP back-pressure."""
         keepalive = KeepAlive(socket, self._ping_interval_s, outbox.close)
+        loop = asyncio.get_running_loop()
+        turn = loop.time()
         try:
             while True:
                 message: WSMessage = await socket.receive()
@@ -207,6 +210,10 @@ class RealtimeEndpoint:
                     keepalive.pause()
                     await driver.ready()
                     keepalive.resume()
+                # Frames that are here already come without a wait, and a flood of them is never at its end.
+                if loop.time() - turn > _TURN_S:
+                    await asyncio.sleep(0)
+                    turn = loop.time()
         except ConnectionError:
             return
         finally:
@@ -256,71 +263,24 @@ class KeepAlive:
             return
 
 
-# -------------------------------------------------------------------------------------------- the handshake
-
-
-def _socket(subprotocol: str | None) -> web.WebSocketResponse:
-    return web.WebSocketResponse(
-        timeout=_CLOSE_TIMEOUT_S,
-        autoping=False,
-        protocols=(subprotocol,) if subprotocol else (),
-        compress=False,
-        max_msg_size=MAX_FRAME_BYTES,
-    )
-
-
 def _abort(request: web.Request) -> None:
     if request.transport is not None:
         request.transport.abort()
+
+
+def _bury(request: web.Request) -> None:
+    """The session is over. A peer that has vanished takes neither what is left nor our farewell, and the system
+    would keep the connection for many minutes.
+    """
+    transport = request.transport
+    if transport is not None and transport.get_write_buffer_size():
+        asyncio.get_running_loop().call_later(CLOSE_S, transport.abort)
 
 
 def _unsent(request: web.Request) -> int:
     return request.transport.get_write_buffer_size() if request.transport is not None else 0
 
 
-def _upgrade_request(request: web.Request) -> UpgradeRequest:
-    offered = request.headers.getall("Sec-WebSocket-Protocol", [])
-    return UpgradeRequest(
-        path=request.rel_url.raw_path,
-        query=tuple(request.query.items()),
-        headers=tuple(request.headers.items()),
-        subprotocols=tuple(name.strip() for line in offered for name in line.split(",")),
-        is_upgrade=_is_upgrade(request),
-    )
-
-
-def _is_upgrade(request: web.Request) -> bool:
-    """A WebSocket handshake as RFC 6455 section 4.2.1 demands it; aiohttp checks the rest of it."""
-    headers = request.headers
-    return (
-        request.method == "GET"
-        and headers.get("Upgrade", "").lower() == "websocket"
-        and headers.get("Sec-WebSocket-Version") == "13"
-        and bool(headers.get("Sec-WebSocket-Key"))
-    )
-
-
 def _printable(path: str) -> str:
     """A path of anybody's making, fit for a log line."""
     return ascii(path[:200])[1:-1]
-
-
-def _http_refusal(refused: RefusedHandshake) -> web.Response:
-    body = msgspec.json.encode({"error": {"code": refused.code, "message": refused.message}})
-    return web.Response(
-        status=refused.status, body=body, content_type="application/json", headers=dict(refused.headers)
-    )
-
-
-async def _socket_refusal(
-    request: web.Request, refused: RefusedSession, subprotocol: str | None
-) -> web.StreamResponse:
-    socket = _socket(subprotocol)
-    try:
-        await socket.prepare(request)
-        event = {"type": "error", "event_id": f"event_{secrets.token_hex(10)}0", "error": refused.error}
-        await socket.send_frame(msgspec.json.encode(event), WSMsgType.TEXT)
-        await socket.close(code=refused.close_code, message=refused.reason.encode()[:123])
-    except ConnectionError:
-        pass
-    return socket

@@ -100,6 +100,7 @@ class _Theatre:
             max_sessions=1,
             ping_interval_s=_NEVER_S,
             session_seconds=settings.session_seconds,
+            compression=True,
         )
 
     @asynccontextmanager

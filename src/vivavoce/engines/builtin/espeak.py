@@ -128,6 +128,10 @@ class EspeakSynthesizer:
             )
         self._library_version = hello.version
 
+    @property
+    def working(self) -> bool:
+        return self._pool.working
+
     async def close(self) -> None:
         await self._pool.close()
 

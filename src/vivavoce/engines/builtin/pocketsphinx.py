@@ -80,6 +80,10 @@ class PocketsphinxTranscriber:
     async def start(self) -> None:
         await self._pool.start()
 
+    @property
+    def working(self) -> bool:
+        return self._pool.working
+
     async def close(self) -> None:
         await self._pool.close()
 

@@ -324,6 +324,11 @@ class WorkerPool:
         return len(self._waiters)
 
     @property
+    def working(self) -> bool:
+        """Some worker is ready."""
+        return bool(self.pids)
+
+    @property
     def pids(self) -> tuple[int, ...]:
         """Process ids of the workers that are ready now."""
         return tuple(p.pid for p in self._processes if p is not None and p.alive)

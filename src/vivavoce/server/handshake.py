@@ -1,0 +1,138 @@
+"""The HTTP half of a connection: what is asked for, and what the answer carries (protocol sections 1.1 - 1.3)."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import secrets
+import time
+import uuid
+from collections.abc import Iterable
+from typing import Final
+
+import msgspec
+from aiohttp import WSMsgType, web
+from multidict import CIMultiDict
+
+from vivavoce.gateway.admission import AZURE_PREFIX, UpgradeRequest, chosen_subprotocol, client_request_id
+from vivavoce.wire.codec import MAX_FRAME_BYTES
+from vivavoce.wire.errors import RefusedHandshake, RefusedSession
+
+CLOSE_TIMEOUT_S: Final = 2.0
+"""Seconds that a client gets to answer a close frame."""
+
+_OPENAI_VERSION: Final = "2020-10-01"
+_CLOSE_REASONS: Final = {1002: b"protocol error", 1007: b"invalid UTF-8", 1009: b"message too big"}
+
+
+class Handshake:
+    """One request, and what its answer tells about it.
+
+    Azure paths tell ``apim-request-id`` (which is ``x-request-id`` too), ``openai-processing-ms`` (the time since
+    the request was read) and ``openai-version``, on refusals and upgrades; others tell ``x-request-id`` on HTTP
+    answers and nothing on upgrades. ``x-ms-client-request-id`` comes back everywhere.
+    """
+
+    def __init__(self, request: web.Request) -> None:
+        self._began = time.perf_counter()
+        self.request = request
+        self.asked = _asked(request)
+        self.id = str(uuid.uuid4())
+        """Of this request, in the answer and in the log."""
+        self.client_id = client_request_id(self.asked)
+
+    @property
+    def is_azure(self) -> bool:
+        return self.asked.path.startswith(AZURE_PREFIX)
+
+    @property
+    def ids(self) -> str:
+        """For a log line."""
+        return f"request {self.id}" + (f" ({self.client_id})" if self.client_id else "")
+
+    def answer_headers(self, more: Iterable[tuple[str, str]] = (), *, upgrade: bool) -> CIMultiDict[str]:
+        """Those of the answer to this request, after ``more`` of the caller's own, which they win over."""
+        headers = CIMultiDict(more)
+        if self.is_azure:
+            headers["apim-request-id"] = self.id
+            headers["openai-processing-ms"] = str(round((time.perf_counter() - self._began) * 1000))
+            headers["openai-version"] = _OPENAI_VERSION
+        if self.is_azure or not upgrade:
+            headers["x-request-id"] = self.id
+        if self.client_id:
+            headers["x-ms-client-request-id"] = self.client_id
+        return headers
+
+    def socket(self, returned: Iterable[tuple[str, str]] = (), *, compress: bool) -> Socket:
+        """The upgrade, not sent yet. ``returned``: headers of the request that it repeats."""
+        subprotocol = chosen_subprotocol(self.asked.subprotocols)
+        socket = Socket(
+            timeout=CLOSE_TIMEOUT_S,
+            autoping=False,
+            protocols=(subprotocol,) if subprotocol else (),
+            compress=compress,
+            max_msg_size=MAX_FRAME_BYTES,
+        )
+        socket.headers.extend(self.answer_headers(returned, upgrade=True))
+        return socket
+
+    def refuse(self, refused: RefusedHandshake) -> web.Response:
+        """Azure's way: no upgrade."""
+        return web.Response(
+            status=refused.status,
+            body=msgspec.json.encode({"error": {"code": refused.code, "message": refused.message}}),
+            content_type="application/json",
+            headers=self.answer_headers(refused.headers.items(), upgrade=False),
+        )
+
+    async def tell(self, refused: RefusedSession) -> web.StreamResponse:
+        """OpenAI's way: the upgrade, an ``error`` event, a close frame."""
+        socket = self.socket(compress=False)
+        try:
+            await socket.prepare(self.request)
+            event = {"type": "error", "event_id": f"event_{secrets.token_hex(10)}0", "error": refused.error}
+            await socket.send_frame(msgspec.json.encode(event), WSMsgType.TEXT)
+            await socket.close(code=refused.close_code, message=refused.reason.encode()[:123])
+        except ConnectionError:
+            pass
+        return socket
+
+
+class Socket(web.WebSocketResponse):
+    """Where aiohttp closes by itself because of a broken frame, it gives no reason: we do."""
+
+    async def close(self, *, code: int = 1000, message: bytes = b"", drain: bool = True) -> bool:
+        return await super().close(code=code, message=message or _CLOSE_REASONS.get(code, b""), drain=drain)
+
+
+def _asked(request: web.Request) -> UpgradeRequest:
+    offered = request.headers.getall("Sec-WebSocket-Protocol", [])
+    return UpgradeRequest(
+        path=request.path,
+        query=tuple(request.query.items()),
+        headers=tuple(request.headers.items()),
+        subprotocols=tuple(name.strip() for line in offered for name in line.split(",")),
+        is_upgrade=_is_upgrade(request),
+    )
+
+
+def _is_upgrade(request: web.Request) -> bool:
+    """A WebSocket handshake as RFC 6455 section 4.2.1 demands it: aiohttp finds nothing left to refuse, which it
+    would do in words of its own.
+    """
+    headers = request.headers
+    connection = ",".join(headers.getall("Connection", []))
+    return (
+        request.method == "GET"
+        and headers.get("Upgrade", "").strip().lower() == "websocket"
+        and "upgrade" in (token.strip().lower() for token in connection.split(","))
+        and headers.get("Sec-WebSocket-Version") == "13"
+        and _is_nonce(headers.get("Sec-WebSocket-Key", ""))
+    )
+
+
+def _is_nonce(key: str) -> bool:
+    try:
+        return len(base64.b64decode(key)) == 16
+    except (binascii.Error, ValueError):
+        return False
