@@ -34,7 +34,8 @@ from vivavoce.engines.registry import ENGINE_KINDS, Registry
 from vivavoce.gateway.deployments import build_engines
 from vivavoce.wire import errors
 from vivavoce.wire.dialects import preview_out
-from vivavoce.wire.dialects.preview_shapes import LATER_EVENT_SHAPES
+from vivavoce.wire.dialects.preview_shapes import event_shapes
+from vivavoce.wire.dialects.profiles import NEWEST, PROFILES
 
 ROOT: Final = Path(__file__).parent.parent
 COMPATIBILITY: Final = ROOT / "COMPATIBILITY.md"
@@ -230,7 +231,7 @@ def _server_events() -> tuple[set[str], set[str]]:
 
 def test_client_events_are_complete() -> None:
     table = section(EVENTS, "Client events").partition("###")[0]
-    assert first_column(table) == list(LATER_EVENT_SHAPES)
+    assert first_column(table) == list(event_shapes(PROFILES[NEWEST]))
 
 
 def test_server_events_are_complete() -> None:
@@ -245,7 +246,7 @@ def test_server_events_are_complete() -> None:
 
 
 def test_every_event_named_anywhere_exists() -> None:
-    known = {*LATER_EVENT_SHAPES, *first_column(section(EVENTS, "Server events"))}
+    known = {*event_shapes(PROFILES[NEWEST]), *first_column(section(EVENTS, "Server events"))}
     families = r"session|transcription_session|conversation\.item|input_audio_buffer|response|rate_limits"
     pattern = rf"`((?:{families})\.[a-z_.]+)`"
     # The page of errors names fields in the same way; it is made of events that were sent.

@@ -17,10 +17,13 @@ from vivavoce.wire import client_events as ce
 from vivavoce.wire import items
 from vivavoce.wire import server_events as se
 from vivavoce.wire.codec import Codec, preview_codec
+from vivavoce.wire.dialects.preview_shapes import event_shapes
 from vivavoce.wire.dialects.profiles import PROFILES
+from vivavoce.wire.faults import first_fault
 from vivavoce.wire.session_config import SessionConfig
 
 CODECS: Final = [preview_codec(profile) for profile in PROFILES]
+NAMES: Final = dict(zip(CODECS, PROFILES, strict=True))
 CATALOGUE: Final = {
     "invalid_json",
     "invalid_event",
@@ -69,6 +72,9 @@ def check(codec: Codec, frame: str | bytes) -> None:
         assert json.loads(printed)["error"]["message"] == answer.error.message
     else:
         assert isinstance(answer, get_args(ce.ClientEvent))
+        # The fast way and the slow one agree.
+        value = json.loads(frame)
+        assert first_fault(value, event_shapes(PROFILES[NAMES[codec]])[value["type"]]) is None
 
 
 def places(value: Any) -> list[tuple[Any, Any]]:

@@ -22,7 +22,8 @@ from vivavoce.wire import items
 from vivavoce.wire import session_config as sc
 from vivavoce.wire.codec import preview_codec
 from vivavoce.wire.dialects import preview_shapes as shapes
-from vivavoce.wire.dialects.preview_in import APPEND_LIMIT
+from vivavoce.wire.dialects.preview_shapes import APPEND_LIMIT
+from vivavoce.wire.dialects.profiles import PROFILES
 from vivavoce.wire.errors import ErrorBody
 
 CODEC: Final = preview_codec("azure-2025-04")
@@ -166,7 +167,10 @@ SESSION_FIELDS: Final = {
     "session.input_audio_noise_reduction": Field("null", nullable=True),
     "session.include": array(nullable=True),
     "session.include[0]": enum("item.input_audio_transcription.logprobs"),
-    "session.tracing": Field("null", nullable=True),
+    "session.tracing": obj(nullable=True, values=("auto",), expected="'auto' or an object"),
+    "session.tracing.workflow_name": text(),
+    "session.tracing.group_id": text(),
+    "session.tracing.metadata": obj(closed=False),
 }
 TRANSCRIPTION_SESSION_FIELDS: Final = {
     path: field
@@ -307,7 +311,7 @@ FULL: Final[dict[str, dict[str, Any]]] = {
             "speed": 1.25,
             "input_audio_noise_reduction": None,
             "include": ["item.input_audio_transcription.logprobs"],
-            "tracing": None,
+            "tracing": {"workflow_name": "shop", "group_id": "7", "metadata": {"customer": 5}},
         },
     },
     "transcription_session.update": {
@@ -449,8 +453,9 @@ def cases(fields: Iterator[Any]) -> pytest.MarkDecorator:
 
 
 def test_names_are_those_of_the_protocol() -> None:
-    assert tuple(shapes.EVENT_SHAPES) == CLIENT_EVENTS
-    assert tuple(shapes.LATER_EVENT_SHAPES) == LATER_CLIENT_EVENTS
+    for profile in PROFILES.values():
+        known = LATER_CLIENT_EVENTS if profile.has_later_events else CLIENT_EVENTS
+        assert tuple(shapes.event_shapes(profile)) == known
     assert len(get_args(ce.ClientEvent)) == len(LATER_CLIENT_EVENTS) - 1, "two of them are updates of a session"
     assert {name.split()[0] for name in FIELDS} == set(LATER_CLIENT_EVENTS) == {name.split()[0] for name in FULL}
 
@@ -474,7 +479,7 @@ def shape_paths(shape: mi.Type, path: str) -> Iterator[str]:
 
 
 def test_the_tables_name_every_field_of_every_shape() -> None:
-    for kind, shape in shapes.LATER_EVENT_SHAPES.items():
+    for kind, shape in shapes.event_shapes(PROFILES["azure-2025-04"]).items():
         known = {
             re.sub(r"\[\d+\]", "[]", path)
             for name, fields in FIELDS.items()
@@ -872,8 +877,23 @@ def test_session_update_full() -> None:
             max_output_tokens=100,
             speed=1.25,
             include=("item.input_audio_transcription.logprobs",),
+            tracing={"workflow_name": "shop", "group_id": "7", "metadata": {"customer": 5}},
         ),
     )
+
+
+def test_of_tracing_only_what_was_sent_is_kept() -> None:
+    assert patch({"tracing": "auto"}).tracing == "auto"
+    assert patch({"tracing": {"group_id": "7"}}).tracing == {"group_id": "7"}
+    assert patch({"tracing": None}).tracing is None
+
+
+def test_the_metadata_of_tracing_are_not_nested_too_deeply() -> None:
+    deep: dict[str, Any] = {}
+    for _ in range(100):
+        deep = {"a": deep}
+    found = fault(UPDATE | {"session": {"tracing": {"metadata": deep}}})
+    assert (found.code, found.param) == ("invalid_value", "session.tracing.metadata")
 
 
 def test_session_update_empty_leaves_everything() -> None:
@@ -954,6 +974,15 @@ def test_transcription_session() -> None:
     )
     nothing = {"type": "transcription_session.update", "session": {}}
     assert decode(nothing) == ce.SessionUpdate(session=sc.SessionPatch(), kind="transcription")
+
+
+def test_a_response_is_cancelled_by_id_from_december_on() -> None:
+    event = {"type": "response.cancel", "event_id": "e1", "response_id": "resp_1"}
+    assert fault(event, CODEC_OCTOBER) == error(
+        "unknown_parameter", "Unknown parameter: 'response_id'.", "response_id"
+    )
+    assert decode(event, CODEC_DECEMBER) == ce.ResponseCancel(response_id="resp_1", event_id="e1")
+    assert decode({"type": "response.cancel"}, CODEC_OCTOBER) == ce.ResponseCancel()
 
 
 def test_interrupt_response_is_unknown_in_october() -> None:

@@ -449,12 +449,13 @@ class Session:
     # --------------------------------------------------------------------------------------- conversation
 
     def _item_create(self, event: ce.ItemCreate) -> None:
+        self._check_audio(event.item, "item")
         self._conversation.check_place(event.previous_item_id)
         if event.item.id and self._is_taken(event.item.id):
             raise errors.duplicate_item(event.item.id)
         if isinstance(event.item, items.FunctionCallOutputItem):
             self._check_call(event.item.call_id, "item.call_id")
-        entry = self._entry(event.item, "item")
+        entry = self._entry(event.item)
         previous = self._conversation.add(entry, event.previous_item_id)
         self._journal.emit(se.ItemAdded(previous, entry.item))
         self._journal.emit(se.ItemDone(previous, entry.item))
@@ -489,7 +490,7 @@ class Session:
         if not self._conversation.has_call(call_id):
             raise errors.unknown_tool_call(call_id, param)
 
-    def _entry(self, item: items.Item, path: str) -> Entry:
+    def _entry(self, item: items.Item) -> Entry:
         """What a client sent, as an entry: ids filled in, audio set apart. Raises ClientFault."""
         clips: dict[int, Clip] = {}
         heard: dict[int, str] = {}
@@ -498,7 +499,7 @@ class Session:
             parts: list[items.Part] = []
             for i, part in enumerate(item.content):
                 if isinstance(part, items.InputAudioPart):
-                    clip = self._clip(part, f"{path}.content[{i}].audio")
+                    clip = self._clip(part)
                     if clip.segments:
                         clips[i] = clip
                     if part.transcript is not None:
@@ -519,12 +520,19 @@ class Session:
             audio_tokens=sum(usage.user_audio_tokens(clip.ticks) for clip in clips.values()),
         )
 
-    def _clip(self, part: items.InputAudioPart, param: str) -> Clip:
+    def _check_audio(self, item: items.ContextItem, path: str) -> None:
+        """Values are checked before anything that depends on the state (protocol section 6). Raises ClientFault."""
         fmt = self._input_format
-        if part.undecodable or len(part.audio) % fmt.sample_bytes:
-            raise errors.invalid_audio(param, fmt.value)
-        if not part.audio and part.transcript is None:
-            raise errors.invalid_audio(param, fmt.value, "empty bytes")
+        for i, part in enumerate(item.content if isinstance(item, items.MessageItem) else ()):
+            if isinstance(part, items.InputAudioPart):
+                param = f"{path}.content[{i}].audio"
+                if part.undecodable or len(part.audio) % fmt.sample_bytes:
+                    raise errors.invalid_audio(param, fmt.value)
+                if not part.audio and part.transcript is None:
+                    raise errors.invalid_audio(param, fmt.value, "empty bytes")
+
+    def _clip(self, part: items.InputAudioPart) -> Clip:
+        fmt = self._input_format
         self._audio.check_room(fmt.ticks(len(part.audio)), self._conversation.clip_ticks)
         return Clip(((fmt, part.audio),)) if part.audio else Clip()
 
@@ -534,6 +542,8 @@ class Session:
         if self.kind != "realtime":
             raise errors.no_responses_here()
         in_band = options.conversation == "auto"
+        for item, path in options.placed_input:
+            self._check_audio(item, path)
         if in_band and self._owed is not None and self._owed.asked:
             raise errors.active_response(self._owed.response_id)
         if not (in_band and options.cancel_previous):
@@ -544,7 +554,7 @@ class Session:
         tools = _or(options.tools, self.config.tools)
         tool_choice = _or(options.tool_choice, self.config.tool_choice)
         _check_tool_choice(tool_choice, tools, "response.tool_choice")
-        context = None if options.input is None else self._context(options.input, options.input_paths)
+        context = None if options.input is None else self._context(options.placed_input)
         if options.cancel_previous:
             self._responses.cancel(None, "client_cancelled")
         response_id = self._ids.next("resp")
@@ -583,13 +593,12 @@ class Session:
         )
         self._responses.create(plan, in_band=options.conversation == "auto", metadata=options.metadata)
 
-    def _context(self, given: tuple[items.ContextItem, ...], paths: tuple[str, ...]) -> tuple[Entry, ...]:
+    def _context(self, given: list[tuple[items.ContextItem, str]]) -> tuple[Entry, ...]:
         """The ``input`` of a response as entries, under ids of our own: these items are nobody else's. Raises
         ClientFault."""
         entries: list[Entry] = []
         calls: set[str] = set()
-        for i, item in enumerate(given):
-            path = paths[i] if paths else f"response.input[{i}]"
+        for item, path in given:
             if isinstance(item, items.ItemReference):
                 entry = self._conversation.get(item.id)
                 if entry is None:
@@ -597,7 +606,7 @@ class Session:
             else:
                 if isinstance(item, items.FunctionCallOutputItem) and item.call_id not in calls:
                     self._check_call(item.call_id, f"{path}.call_id")
-                entry = self._entry(structs.replace(item, id=""), path)
+                entry = self._entry(structs.replace(item, id=""))
             if isinstance(entry.item, items.FunctionCallItem):
                 calls.add(entry.item.call_id)
             entries.append(entry)

@@ -223,7 +223,7 @@ def too_many_properties(param: str, limit: int, count: int) -> ClientFault:
 
 def invalid_modalities(param: str, found: Iterable[str], supported: Iterable[Iterable[str]]) -> ClientFault:
     sets = [f"[{', '.join(repr(name) for name in names)}]" for names in supported]
-    got = f"[{', '.join(repr(name) for name in found)}]"
+    got = shown(f"[{', '.join(repr(name) for name in found)}]")
     return ClientFault(
         "invalid_value",
         f"Invalid modalities: {got}. Supported combinations are: {' and '.join(sets)}.",

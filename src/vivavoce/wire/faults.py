@@ -2,8 +2,11 @@
 
 The fast path decodes a frame straight into typed shapes and only learns *that* it failed. This walk compares the
 raw JSON value with the same shapes (``msgspec.inspect``) and finds the first fault in the service's check order
-(protocol section 6): unknown keys, then missing keys, then types, then ranges and lengths; within one kind of
-fault, document order.
+(protocol section 6): unknown keys, then missing keys, then types, then ranges and lengths, wherever in the event
+they are; within one kind of fault, document order.
+
+A shape may say more than the types of its fields do: by a class method ``faults(value, path)`` that yields what
+else is wrong with a JSON object, each with its phase, and by a class variable ``tolerated`` (see :func:`_tagged`).
 """
 
 from __future__ import annotations
@@ -11,7 +14,7 @@ from __future__ import annotations
 import functools
 import re
 import typing
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from enum import IntEnum
 from typing import Any, Final, Literal, TypeAlias
 
@@ -64,9 +67,12 @@ def _declared(cls: type) -> dict[frozenset[object], tuple[str, ...]]:
     seen: set[Any] = set()
     while waiting:
         hint = waiting.pop()
-        if isinstance(hint, type) and issubclass(hint, msgspec.Struct) and hint not in seen:
-            seen.add(hint)
-            waiting += typing.get_type_hints(hint, include_extras=True).values()
+        plain: Any = typing.get_origin(hint) or hint
+        if isinstance(plain, type) and issubclass(plain, msgspec.Struct) and plain not in seen:
+            seen.add(plain)
+            waiting += typing.get_type_hints(plain, include_extras=True).values()
+            waiting += getattr(plain, "__orig_bases__", ())
+            waiting += typing.get_args(hint)
         elif typing.get_origin(hint) is Literal:
             values = typing.get_args(hint)
             orders[frozenset(values)] = tuple(map(str, values))
@@ -145,6 +151,9 @@ def _object(value: Any, shape: mi.StructType, path: str) -> Iterator[Found]:
     for key, inner in value.items():
         if key in fields:
             yield from _walk(inner, fields[key].type, _join(path, key))
+    more: Callable[[dict[str, Any], str], Iterator[Found]] | None = getattr(shape.cls, "faults", None)
+    if more is not None:
+        yield from more(value, path)
 
 
 def _union(value: Any, shape: mi.UnionType, path: str) -> Iterator[Found]:
@@ -171,17 +180,27 @@ def _union(value: Any, shape: mi.UnionType, path: str) -> Iterator[Found]:
 
 
 def _tagged(value: dict[str, Any], structs: list[mi.StructType], path: str) -> Iterator[Found]:
+    """An object of one of several shapes, told apart by a tag. Texts do not offer the ``tolerated`` ones.
+
+    Without a tag, keys that none of them has are unknown; under an unknown tag keys may mean anything.
+    """
     tag_field = structs[0].tag_field or "type"
     tag_path = _join(path, tag_field)
     tag = value.get(tag_field)
-    if tag_field not in value:
-        yield Phase.MISSING, errors.missing_parameter(tag_path)
-    elif not isinstance(tag, str):
-        yield Phase.TYPE, errors.invalid_type(tag_path, "a string", describe(tag))
+    if not isinstance(tag, str):
+        known = {field.encode_name for struct in structs for field in struct.fields} | {tag_field}
+        for key in value:
+            if key not in known:
+                yield Phase.UNKNOWN, errors.unknown_parameter(_join(path, key))
+        if tag_field not in value:
+            yield Phase.MISSING, errors.missing_parameter(tag_path)
+        else:
+            yield Phase.TYPE, errors.invalid_type(tag_path, "a string", describe(tag))
     else:
         chosen = next((struct for struct in structs if struct.tag == tag), None)
         if chosen is None:
-            yield Phase.TYPE, errors.unsupported_value(tag_path, tag, [str(s.tag) for s in structs])
+            offered = [str(s.tag) for s in structs if not getattr(s.cls, "tolerated", False)]
+            yield Phase.TYPE, errors.unsupported_value(tag_path, tag, offered)
         else:
             yield from _object(value, chosen, path)
 

@@ -15,6 +15,8 @@ from vivavoce.wire.items import ContextItem
 
 Modality: TypeAlias = Literal["text", "audio"]
 AudioFormatName: TypeAlias = Literal["pcm16", "g711_ulaw", "g711_alaw"]
+Tracing: TypeAlias = Literal["auto"] | Mapping[str, Any]
+"""``auto``, or a name, a group and metadata of one's own for the traces."""
 Voice: TypeAlias = Literal["alloy", "ash", "ballad", "coral", "echo", "sage", "shimmer", "verse"]
 
 VOICES: Final[tuple[Voice, ...]] = ("alloy", "ash", "ballad", "coral", "echo", "sage", "shimmer", "verse")
@@ -80,6 +82,8 @@ class SessionConfig(msgspec.Struct, frozen=True, kw_only=True):
     """None is the protocol's ``"inf"``."""
     speed: float = 1.0
     include: tuple[Include, ...] | None = None
+    tracing: Tracing | None = None
+    """Kept and shown; this server traces nothing."""
 
 
 class SessionPatch(msgspec.Struct, frozen=True, kw_only=True):
@@ -99,6 +103,7 @@ class SessionPatch(msgspec.Struct, frozen=True, kw_only=True):
     max_output_tokens: int | UnsetType | None = UNSET
     speed: float | UnsetType = UNSET
     include: tuple[Include, ...] | UnsetType | None = UNSET
+    tracing: Tracing | UnsetType | None = UNSET
 
 
 class ResponseOptions(msgspec.Struct, frozen=True, kw_only=True):
@@ -120,3 +125,10 @@ class ResponseOptions(msgspec.Struct, frozen=True, kw_only=True):
     """Where each item of ``input`` stands in the client's event, for errors; empty: at ``response.input[i]``."""
     cancel_previous: bool = False
     """An Azure alpha field: cancel the running response first (protocol section 8, row 8)."""
+
+    @property
+    def placed_input(self) -> list[tuple[ContextItem, str]]:
+        """The items of ``input``, each with its place."""
+        given = self.input or ()
+        paths = self.input_paths or [f"response.input[{i}]" for i in range(len(given))]
+        return list(zip(given, paths, strict=True))

@@ -1,8 +1,11 @@
-"""Preview dialect, from the wire: shapes -> client events without dialect (protocol sections 3.2, 4 and 8)."""
+"""Preview dialect, from the wire: shapes -> client events without dialect (protocol sections 3.2, 4 and 8).
+
+A shape that could be made is a valid event: what follows gives it its meaning and refuses nothing.
+"""
 
 from __future__ import annotations
 
-from typing import Any, Final, TypeVar
+from typing import Any, Literal, TypeVar, Union
 
 import msgspec
 import pybase64
@@ -16,15 +19,7 @@ from vivavoce.wire.dialects.profiles import Profile
 from vivavoce.wire.errors import ClientFault
 from vivavoce.wire.faults import describe, first_fault
 
-APPEND_LIMIT: Final = 15 * 1024 * 1024
-"""Bytes of audio in one append (protocol section 4.1)."""
-
 _T = TypeVar("_T")
-
-_MAX_SCHEMA_DEPTH: Final = 100
-"""Levels of a tool's JSON schema; deeper ones could be read but not be written back."""
-_MODALITIES: Final = (("text",), ("audio", "text"))
-_PARTS_OF_ROLE: Final = {"system": ("input_text",), "user": ("input_text", "input_audio"), "assistant": ("text",)}
 
 
 class PreviewDecoder:
@@ -32,10 +27,8 @@ class PreviewDecoder:
 
     def __init__(self, profile: Profile) -> None:
         self._profile = profile
-        self._shapes: dict[str, type[Any]] = (
-            shapes.LATER_EVENT_SHAPES if profile.has_later_events else shapes.EVENT_SHAPES
-        )
-        self._event_type: Any = shapes.LaterEventIn if profile.has_later_events else shapes.EventIn
+        self._shapes = shapes.event_shapes(profile)
+        self._event_type: Any = Union[tuple(self._shapes.values())]  # noqa: UP007  # known at run time only
         self._decoder: msgspec.json.Decoder[Any] = msgspec.json.Decoder(self._event_type)
 
     def decode(self, frame: str | bytes) -> ce.ClientEvent:
@@ -70,11 +63,6 @@ class PreviewDecoder:
         fault = first_fault(value, self._shapes[kind])
         if fault is None:
             raise AssertionError(f"a {kind} event fails its shape, but no fault can be found in it")
-        if fault.code == "invalid_value" and fault.param == "session.turn_detection.type":
-            # ``none`` is tolerated but not offered (protocol section 8, row 10).
-            fault = errors.unsupported_value(
-                fault.param, value["session"]["turn_detection"]["type"], ["server_vad"]
-            )
         return fault
 
     def _event(self, shape: Any) -> ce.ClientEvent:
@@ -86,14 +74,14 @@ class PreviewDecoder:
                 return ce.InputAudioCommit(event_id=event_id)
             case shapes.ClearIn():
                 return ce.InputAudioClear(event_id=event_id)
-            case shapes.SessionUpdateIn() | shapes.SessionUpdateWithExtrasIn():
+            case shapes.SessionUpdateIn():
                 return ce.SessionUpdate(session=self._session(shape.session), event_id=event_id)
             case shapes.TranscriptionSessionUpdateIn():
                 patch = self._transcription_session(shape.session)
                 return ce.SessionUpdate(session=patch, kind="transcription", event_id=event_id)
             case shapes.ItemCreateIn():
                 return ce.ItemCreate(
-                    item=_item(shape.item, "item"),
+                    item=_item(shape.item),
                     previous_item_id=_or(shape.previous_item_id, None),
                     event_id=event_id,
                 )
@@ -111,60 +99,69 @@ class PreviewDecoder:
             case shapes.ResponseCreateIn():
                 options = _options(shape.response) if shape.response else sc.ResponseOptions()
                 return ce.ResponseCreate(options=options, event_id=event_id)
-            case shapes.ResponseCancelIn():
+            case shapes.ResponseCancelByIdIn():
                 return ce.ResponseCancel(response_id=_or(shape.response_id, None), event_id=event_id)
+            case shapes.ResponseCancelIn():
+                return ce.ResponseCancel(event_id=event_id)
             case _:
                 raise AssertionError(f"no client event is made of {type(shape).__name__}")
 
     def _append(self, audio: str, event_id: str | None) -> ce.InputAudioAppend:
-        data = _base64(audio, "audio")
+        data = _base64(audio)
         if data is None:
             return ce.InputAudioAppend(audio=b"", undecodable=True, event_id=event_id)
         return ce.InputAudioAppend(audio=data, event_id=event_id)
 
-    def _session(self, shape: shapes.Session) -> sc.SessionPatch:
+    def _session(self, shape: shapes.Session[Any]) -> sc.SessionPatch:
         max_tokens = shape.max_response_output_tokens
-        extras = shape if isinstance(shape, shapes.SessionWithExtras) else None
+        of_2025 = shape if isinstance(shape, shapes.SessionOf2025) else None
         return sc.SessionPatch(
             model=shape.model,
-            modalities=_modalities(shape.modalities, "session.modalities"),
+            modalities=_modalities(shape.modalities),
             instructions=shape.instructions,
             voice=shape.voice,
             input_audio_format=shape.input_audio_format,
             output_audio_format=shape.output_audio_format,
             input_audio_transcription=_transcription(shape.input_audio_transcription),
             turn_detection=self._turn_detection(shape.turn_detection),
-            tools=_tools(shape.tools, "session.tools"),
-            tool_choice=_tool_choice(shape.tool_choice, "session.tool_choice"),
+            tools=_tools(shape.tools),
+            tool_choice=_tool_choice(shape.tool_choice),
             temperature=shape.temperature,
             max_output_tokens=None if max_tokens == "inf" else max_tokens,
-            speed=extras.speed if extras else UNSET,
-            include=_include(extras.include) if extras else UNSET,
+            speed=of_2025.speed if of_2025 else UNSET,
+            include=_include(of_2025.include) if of_2025 else UNSET,
+            tracing=_tracing(of_2025.tracing) if of_2025 else UNSET,
         )
 
     def _transcription_session(self, shape: shapes.TranscriptionSessionIn) -> sc.SessionPatch:
         return sc.SessionPatch(
-            modalities=_modalities(shape.modalities, "session.modalities"),
+            modalities=_modalities(shape.modalities),
             input_audio_format=shape.input_audio_format,
             input_audio_transcription=_transcription(shape.input_audio_transcription),
             turn_detection=self._turn_detection(shape.turn_detection),
             include=_include(shape.include),
         )
 
-    def _turn_detection(self, shape: shapes.TurnDetection | UnsetType | None) -> sc.ServerVad | UnsetType | None:
-        if shape is UNSET:
-            return UNSET
-        if shape is None or shape.type == "none":
-            return None
-        if shape.interrupt_response is not UNSET and not self._profile.accepts_interrupt_response:
-            raise errors.unknown_parameter("session.turn_detection.interrupt_response")
+    def _turn_detection(
+        self, shape: shapes.ServerVadIn | shapes.NoTurnDetectionIn | UnsetType | None
+    ) -> sc.ServerVad | UnsetType | None:
+        match shape:
+            case shapes.ServerVadIn():
+                return self._server_vad(shape)
+            case shapes.NoTurnDetectionIn() | None:
+                return None
+            case _:
+                return UNSET
+
+    def _server_vad(self, shape: shapes.ServerVadIn) -> sc.ServerVad:
         default = sc.ServerVad(silence_duration_ms=self._profile.silence_duration_ms)
+        interrupts = shape.interrupt_response if isinstance(shape, shapes.InterruptingServerVadIn) else UNSET
         return sc.ServerVad(
             threshold=_or(shape.threshold, default.threshold),
             prefix_padding_ms=_or(shape.prefix_padding_ms, default.prefix_padding_ms),
             silence_duration_ms=_or(shape.silence_duration_ms, default.silence_duration_ms),
             create_response=_or(shape.create_response, default.create_response),
-            interrupt_response=_or(shape.interrupt_response, default.interrupt_response),
+            interrupt_response=_or(interrupts, default.interrupt_response),
         )
 
 
@@ -172,24 +169,24 @@ def _or(value: _T | UnsetType, default: _T) -> _T:
     return default if isinstance(value, UnsetType) else value
 
 
-def _base64(text: str, param: str) -> bytes | None:
-    if len(text) > APPEND_LIMIT // 3 * 4 + 4:
-        raise errors.audio_too_large(param, APPEND_LIMIT, len(text) // 4 * 3)
+def _base64(text: str) -> bytes | None:
+    """None for a text that is none. The session tells it: the text of that error names its audio format."""
     try:
-        data = pybase64.b64decode(text, validate=True)
+        return pybase64.b64decode(text, validate=True)
     except ValueError:
         return None
-    if len(data) > APPEND_LIMIT:
-        raise errors.audio_too_large(param, APPEND_LIMIT, len(data))
-    return data
 
 
-def _modalities(names: list[sc.Modality] | UnsetType, param: str) -> tuple[sc.Modality, ...] | UnsetType:
-    if isinstance(names, UnsetType):
-        return UNSET
-    if tuple(sorted(names)) not in _MODALITIES:
-        raise errors.invalid_modalities(param, names, _MODALITIES)
-    return tuple(names)
+def _modalities(names: list[sc.Modality] | UnsetType) -> tuple[sc.Modality, ...] | UnsetType:
+    return UNSET if isinstance(names, UnsetType) else tuple(names)
+
+
+def _include(names: list[sc.Include] | UnsetType | None) -> tuple[sc.Include, ...] | UnsetType | None:
+    return tuple(names) if isinstance(names, list) else names
+
+
+def _tracing(shape: Literal["auto"] | shapes.TracingIn | UnsetType | None) -> sc.Tracing | UnsetType | None:
+    return msgspec.to_builtins(shape) if isinstance(shape, shapes.TracingIn) else shape
 
 
 def _transcription(shape: shapes.Transcription | UnsetType | None) -> sc.Transcription | UnsetType | None:
@@ -202,16 +199,9 @@ def _transcription(shape: shapes.Transcription | UnsetType | None) -> sc.Transcr
     )
 
 
-def _include(shape: list[sc.Include] | UnsetType | None) -> tuple[sc.Include, ...] | UnsetType | None:
-    return tuple(shape) if isinstance(shape, list) else shape
-
-
-def _tools(shape: list[shapes.Tool] | UnsetType, path: str) -> tuple[sc.FunctionTool, ...] | UnsetType:
+def _tools(shape: list[shapes.Tool] | UnsetType) -> tuple[sc.FunctionTool, ...] | UnsetType:
     if isinstance(shape, UnsetType):
         return UNSET
-    for i, tool in enumerate(shape):
-        if tool.parameters and _deeper_than(tool.parameters, _MAX_SCHEMA_DEPTH):
-            raise errors.nested_too_deeply(f"{path}[{i}].parameters", _MAX_SCHEMA_DEPTH)
     return tuple(
         sc.FunctionTool(
             name=tool.name, description=_or(tool.description, None), parameters=_or(tool.parameters, None)
@@ -220,21 +210,13 @@ def _tools(shape: list[shapes.Tool] | UnsetType, path: str) -> tuple[sc.Function
     )
 
 
-def _deeper_than(value: object, depth: int) -> bool:
-    if not isinstance(value, dict | list):
-        return False
-    inner = value.values() if isinstance(value, dict) else value
-    return depth == 0 or any(_deeper_than(one, depth - 1) for one in inner)
-
-
-def _tool_choice(shape: shapes.ToolChoiceIn | UnsetType, param: str) -> sc.ToolChoice | UnsetType:
+def _tool_choice(shape: shapes.ToolChoiceIn | UnsetType) -> sc.ToolChoice | UnsetType:
     """Three spellings of a named function are in use (protocol section 8, row 15)."""
     if not isinstance(shape, shapes.ToolChoiceObject):
         return shape
     if not isinstance(shape.name, UnsetType):
         return sc.NamedFunction(shape.name)
-    if isinstance(shape.function, UnsetType):
-        raise errors.missing_parameter(f"{param}.name")
+    assert not isinstance(shape.function, UnsetType)
     return sc.NamedFunction(shape.function if isinstance(shape.function, str) else shape.function.name)
 
 
@@ -243,12 +225,12 @@ def _options(shape: shapes.ResponseIn) -> sc.ResponseOptions:
     max_tokens = shape.max_output_tokens
     context = None if isinstance(shape.input, UnsetType) else _input(shape.input)
     return sc.ResponseOptions(
-        modalities=_modalities(shape.modalities, "response.modalities"),
+        modalities=_modalities(shape.modalities),
         instructions=UNSET if shape.instructions is None else shape.instructions,
         voice=shape.voice,
         output_audio_format=shape.output_audio_format,
-        tools=_tools(shape.tools, "response.tools"),
-        tool_choice=_tool_choice(shape.tool_choice, "response.tool_choice"),
+        tools=_tools(shape.tools),
+        tool_choice=_tool_choice(shape.tool_choice),
         temperature=shape.temperature,
         max_output_tokens=None if max_tokens == "inf" else max_tokens,
         conversation="none" if apart else "auto",
@@ -269,49 +251,35 @@ def _input(shape: list[shapes.ContextItemIn]) -> list[tuple[items.ContextItem, s
         elif isinstance(item, shapes.ContextMessageIn) and (references := _references(item, path)):
             context.extend(references)
         else:
-            context.append((_item(item, path), path))
+            context.append((_item(item), path))
     return context
 
 
 def _references(message: shapes.ContextMessageIn, path: str) -> list[tuple[items.ContextItem, str]]:
     """Spellings of a reference other than ``item_reference`` (protocol section 8, rows 13 and 14)."""
-    if isinstance(message.role, UnsetType) and isinstance(message.content, UnsetType) and message.id:
-        return [(items.ItemReference(message.id), path)]
-    if isinstance(message.content, list):
-        parts = [part for part in message.content if isinstance(part, shapes.ReferencePartIn)]
-        if parts and len(parts) == len(message.content):
-            return [(items.ItemReference(part.id), f"{path}.content[{i}]") for i, part in enumerate(parts)]
-    return []
+    if isinstance(message.content, UnsetType):
+        return [(items.ItemReference(message.id or ""), path)]
+    return [
+        (items.ItemReference(part.id), f"{path}.content[{i}]")
+        for i, part in enumerate(message.content)
+        if isinstance(part, shapes.ReferencePartIn)
+    ]
 
 
-def _item(shape: shapes.ItemIn | shapes.ContextMessageIn, path: str) -> items.Item:
+def _item(shape: shapes.ItemIn | shapes.ContextMessageIn) -> items.Item:
     item_id = shape.id or ""
     match shape:
         case shapes.MessageIn() | shapes.ContextMessageIn():
-            return _message(shape, item_id, path)
+            assert not isinstance(shape.role, UnsetType)
+            assert not isinstance(shape.content, UnsetType)
+            return items.MessageItem(item_id, shape.role, tuple(_part(part) for part in shape.content))
         case shapes.FunctionCallIn():
             return items.FunctionCallItem(item_id, shape.call_id or "", shape.name, shape.arguments)
         case shapes.FunctionCallOutputIn():
             return items.FunctionCallOutputItem(item_id, shape.call_id, shape.output)
 
 
-def _message(shape: shapes.MessageIn | shapes.ContextMessageIn, item_id: str, path: str) -> items.MessageItem:
-    if isinstance(shape.role, UnsetType):
-        raise errors.missing_parameter(f"{path}.role")
-    if isinstance(shape.content, UnsetType):
-        raise errors.missing_parameter(f"{path}.content")
-    allowed = _PARTS_OF_ROLE[shape.role]
-    parts: list[items.Part] = []
-    for i, part in enumerate(shape.content):
-        param = f"{path}.content[{i}]"
-        kind = part.__struct_config__.tag
-        if kind not in allowed:
-            raise errors.unsupported_value(f"{param}.type", kind, allowed)
-        parts.append(_part(part, param))
-    return items.MessageItem(item_id, shape.role, tuple(parts))
-
-
-def _part(part: shapes.PartIn, param: str) -> items.Part:
+def _part(part: shapes.PartIn) -> items.Part:
     match part:
         case shapes.InputTextIn():
             return items.InputTextPart(part.text)
@@ -320,10 +288,8 @@ def _part(part: shapes.PartIn, param: str) -> items.Part:
         case shapes.InputAudioIn():
             transcript = _or(part.transcript, None)
             if isinstance(part.audio, UnsetType):
-                if transcript is None:
-                    raise errors.missing_parameter(f"{param}.audio")
                 return items.InputAudioPart(transcript=transcript)
-            data = _base64(part.audio, f"{param}.audio")
+            data = _base64(part.audio)
             return items.InputAudioPart(transcript=transcript, audio=data or b"", undecodable=data is None)
         case shapes.ReferencePartIn():
             raise AssertionError("reference parts are refused by role, or expanded, before")

@@ -146,7 +146,7 @@ class PreviewEncoder:
                 "input_audio_noise_reduction": None,
                 "include": config.include,
                 "client_secret": None,
-                "tracing": None,
+                "tracing": config.tracing,
             }
         return body
 

@@ -1,15 +1,22 @@
 """Client events as the preview dialect spells them: one typed shape an object (protocol sections 3 and 4).
 
-These are shapes only: field names, JSON types, ranges, lengths. What they mean is in ``preview_in``.
+These are shapes only: what a valid object is, not what it means, which is in ``preview_in``. Most of it stands in
+the types of the fields. What they cannot say a shape says twice, for the two ways of reading it: ``__post_init__``
+refuses the decoded object (the decoder makes a ValidationError of it), ``faults`` names what is wrong in the JSON
+value (see :mod:`vivavoce.wire.faults`).
 """
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Final, Literal, TypeAlias
+from collections.abc import Iterable, Iterator
+from typing import Annotated, Any, ClassVar, Final, Generic, Literal, TypeAlias, TypeVar
 
 import msgspec
 from msgspec import UNSET, Meta, UnsetType
 
+from vivavoce.wire import errors
+from vivavoce.wire.dialects.profiles import Profile
+from vivavoce.wire.faults import Found, Phase
 from vivavoce.wire.items import Role
 from vivavoce.wire.session_config import AudioFormatName, Include, Modality, Voice
 
@@ -22,23 +29,49 @@ Temperature: TypeAlias = Annotated[float, Meta(ge=0.6, le=1.2)]
 MetadataKey: TypeAlias = Annotated[str, Meta(max_length=64)]
 MetadataValue: TypeAlias = Annotated[str, Meta(max_length=512)]
 Metadata: TypeAlias = Annotated[dict[MetadataKey, MetadataValue], Meta(max_length=16)]
+APPEND_LIMIT: Final = 15 * 1024 * 1024
+"""Bytes of audio in one event (protocol section 4.1)."""
+_AUDIO_CHARS: Final = APPEND_LIMIT // 3 * 4
+"""As many as :data:`APPEND_LIMIT` bytes take in base64."""
 ItemStatusIn: TypeAlias = Literal["completed", "incomplete", "in_progress"]
 
 MAX_SILENCE_MS: Final = 1_800_000
 """As long as a session: a longer wait could never end a turn."""
 MAX_PADDING_MS: Final = 5_000
+MAX_DEPTH: Final = 100
+"""Levels of a JSON value that is given back; deeper ones could be read but not be written."""
+MODALITIES: Final = (["text"], ["audio", "text"])
+_PARTS_OF_ROLE: Final = {"system": ("input_text",), "user": ("input_text", "input_audio"), "assistant": ("text",)}
+_PARTS: Final = ("input_text", "input_audio", "text", "item_reference")
 
 
 class _Shape(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
-    pass
+    tolerated: ClassVar[bool] = False
+    """Of objects told apart by their ``type``: accepted, but not offered in the texts of errors."""
+
+    @classmethod
+    def faults(cls, value: dict[str, Any], path: str) -> Iterator[Found]:
+        """What is wrong with a JSON object beyond the types of the single fields."""
+        return iter(())
 
 
-class TurnDetection(_Shape, kw_only=True):
-    type: Literal["server_vad", "none"]
+# ------------------------------------------------------------------------------------------------------ sessions
+
+
+class NoTurnDetectionIn(_Shape, tag_field="type", tag="none", kw_only=True):
+    """The same as null (protocol section 8, row 10)."""
+
+    tolerated = True
+
+
+class ServerVadIn(_Shape, tag_field="type", tag="server_vad", kw_only=True):
     threshold: Annotated[float, Meta(ge=0.0, le=1.0)] | UnsetType = UNSET
     prefix_padding_ms: Annotated[int, Meta(ge=0, le=MAX_PADDING_MS)] | UnsetType = UNSET
     silence_duration_ms: Annotated[int, Meta(ge=0, le=MAX_SILENCE_MS)] | UnsetType = UNSET
     create_response: bool | UnsetType = UNSET
+
+
+class InterruptingServerVadIn(ServerVadIn, tag="server_vad", kw_only=True):
     interrupt_response: bool | UnsetType = UNSET
 
 
@@ -54,6 +87,26 @@ class Tool(_Shape, kw_only=True):
     description: Annotated[str, Meta(max_length=1024)] | UnsetType | None = UNSET
     parameters: dict[str, Any] | UnsetType | None = UNSET
 
+    def __post_init__(self) -> None:
+        if _deeper_than(self.parameters, MAX_DEPTH):
+            raise ValueError
+
+    @classmethod
+    def faults(cls, value: dict[str, Any], path: str) -> Iterator[Found]:
+        return _depth(value.get("parameters"), f"{path}.parameters")
+
+
+def _depth(value: object, path: str) -> Iterator[Found]:
+    if _deeper_than(value, MAX_DEPTH):
+        yield Phase.RANGE, errors.nested_too_deeply(path, MAX_DEPTH)
+
+
+def _deeper_than(value: object, depth: int) -> bool:
+    if not isinstance(value, dict | list):
+        return False
+    inner = value.values() if isinstance(value, dict) else value
+    return depth == 0 or any(_deeper_than(one, depth - 1) for one in inner)
+
 
 class FunctionName(_Shape, kw_only=True):
     name: str
@@ -64,43 +117,96 @@ class ToolChoiceObject(_Shape, kw_only=True):
     name: str | UnsetType = UNSET
     function: FunctionName | str | UnsetType = UNSET
 
+    def __post_init__(self) -> None:
+        if self.name is UNSET and self.function is UNSET:
+            raise ValueError
+
+    @classmethod
+    def faults(cls, value: dict[str, Any], path: str) -> Iterator[Found]:
+        if "name" not in value and "function" not in value:
+            yield Phase.MISSING, errors.missing_parameter(f"{path}.name")
+
 
 ToolChoiceIn: TypeAlias = Literal["auto", "none", "required"] | ToolChoiceObject
 
 
-class Session(_Shape, kw_only=True):
-    model: str | UnsetType = UNSET
+def _combine(names: list[Any]) -> bool:
+    """Modalities are compared as a set (protocol section 8, row 18)."""
+    return names in MODALITIES or names[::-1] in MODALITIES
+
+
+class _Speaking(_Shape, kw_only=True):
+    """Settings with ``modalities``."""
+
     modalities: list[Modality] | UnsetType = UNSET
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.modalities, UnsetType) and not _combine(self.modalities):
+            raise ValueError
+
+    @classmethod
+    def faults(cls, value: dict[str, Any], path: str) -> Iterator[Found]:
+        names = value.get("modalities")
+        if isinstance(names, list) and not _combine(names):
+            yield Phase.RANGE, errors.invalid_modalities(f"{path}.modalities", names, MODALITIES)
+
+
+VadIn = TypeVar("VadIn")
+
+
+class Session(_Speaking, Generic[VadIn], kw_only=True):
+    """The settings that every edition of the service has. ``VadIn``: the kinds of turn detection that it knows."""
+
+    model: str | UnsetType = UNSET
     instructions: Text | UnsetType = UNSET
     voice: Voice | UnsetType = UNSET
     input_audio_format: AudioFormatName | UnsetType = UNSET
     output_audio_format: AudioFormatName | UnsetType = UNSET
     input_audio_transcription: Transcription | UnsetType | None = UNSET
-    turn_detection: TurnDetection | UnsetType | None = UNSET
+    turn_detection: VadIn | UnsetType | None = UNSET
     tools: list[Tool] | UnsetType = UNSET
     tool_choice: ToolChoiceIn | UnsetType = UNSET
     temperature: Temperature | UnsetType = UNSET
     max_response_output_tokens: OutputTokens | UnsetType = UNSET
 
 
-class SessionWithExtras(Session, kw_only=True):
-    """The fields that came with the api-versions of 2025; null is the only value of those not served."""
+class TracingIn(_Shape, kw_only=True):
+    workflow_name: str | UnsetType = UNSET
+    group_id: str | UnsetType = UNSET
+    metadata: dict[str, Any] | UnsetType = UNSET
+
+    def __post_init__(self) -> None:
+        if _deeper_than(self.metadata, MAX_DEPTH):
+            raise ValueError
+
+    @classmethod
+    def faults(cls, value: dict[str, Any], path: str) -> Iterator[Found]:
+        return _depth(value.get("metadata"), f"{path}.metadata")
+
+
+TurnDetectionOf2025: TypeAlias = InterruptingServerVadIn | NoTurnDetectionIn
+
+
+class SessionOf2025(Session[TurnDetectionOf2025], kw_only=True):
+    """With the settings that came with the api-versions of 2025."""
 
     speed: Annotated[float, Meta(ge=0.25, le=1.5)] | UnsetType = UNSET
     input_audio_noise_reduction: UnsetType | None = UNSET
     include: list[Include] | UnsetType | None = UNSET
-    tracing: UnsetType | None = UNSET
+    tracing: Literal["auto"] | TracingIn | UnsetType | None = UNSET
 
 
-class TranscriptionSessionIn(_Shape, kw_only=True):
+class TranscriptionSessionIn(_Speaking, kw_only=True):
     """A session that makes no responses."""
 
-    modalities: list[Modality] | UnsetType = UNSET
     input_audio_format: AudioFormatName | UnsetType = UNSET
     input_audio_transcription: Transcription | UnsetType | None = UNSET
-    turn_detection: TurnDetection | UnsetType | None = UNSET
+    turn_detection: TurnDetectionOf2025 | UnsetType | None = UNSET
     input_audio_noise_reduction: UnsetType | None = UNSET
     include: list[Include] | UnsetType | None = UNSET
+
+
+# --------------------------------------------------------------------------------------------------------- items
 
 
 class InputTextIn(_Shape, tag_field="type", tag="input_text", kw_only=True):
@@ -108,8 +214,28 @@ class InputTextIn(_Shape, tag_field="type", tag="input_text", kw_only=True):
 
 
 class InputAudioIn(_Shape, tag_field="type", tag="input_audio", kw_only=True):
+    """Audio, or the words of it, or both."""
+
     audio: str | UnsetType = UNSET
     transcript: Text | UnsetType | None = UNSET
+
+    def __post_init__(self) -> None:
+        if isinstance(self.audio, UnsetType):
+            if self.transcript is UNSET or self.transcript is None:
+                raise ValueError
+        elif len(self.audio) > _AUDIO_CHARS:
+            raise ValueError
+
+    @classmethod
+    def faults(cls, value: dict[str, Any], path: str) -> Iterator[Found]:
+        if "audio" not in value and value.get("transcript") is None:
+            yield Phase.MISSING, errors.missing_parameter(f"{path}.audio")
+        yield from _size(value.get("audio"), f"{path}.audio")
+
+
+def _size(audio: object, path: str) -> Iterator[Found]:
+    if isinstance(audio, str) and len(audio) > _AUDIO_CHARS:
+        yield Phase.RANGE, errors.audio_too_large(path, APPEND_LIMIT, len(audio.rstrip("=")) * 3 // 4)
 
 
 class TextIn(_Shape, tag_field="type", tag="text", kw_only=True):
@@ -133,12 +259,66 @@ class MessageIn(_Item, tag="message", kw_only=True):
     role: Role
     content: list[PartIn]
 
+    def __post_init__(self) -> None:
+        allowed = _PARTS_OF_ROLE[self.role]
+        for part in self.content:
+            if part.__struct_config__.tag not in allowed:
+                raise ValueError
+
+    @classmethod
+    def faults(cls, value: dict[str, Any], path: str) -> Iterator[Found]:
+        return _misplaced(value.get("role"), _kinds(value.get("content")), path)
+
 
 class ContextMessageIn(_Item, tag="message", kw_only=True):
-    """A message in the ``input`` of a response; without role and content it refers to an item."""
+    """A message in the ``input`` of a response, or a reference to an item (protocol section 8, rows 13 and 14):
+    an id without role and content, or a content that is references alone.
+    """
 
     role: Role | UnsetType = UNSET
     content: list[PartIn] | UnsetType = UNSET
+
+    def __post_init__(self) -> None:
+        kinds: list[object] | UnsetType = UNSET
+        if not isinstance(self.content, UnsetType):
+            kinds = [part.__struct_config__.tag for part in self.content]
+        if any(True for _ in _in_context(self.role, kinds, bool(self.id), "")):
+            raise ValueError
+
+    @classmethod
+    def faults(cls, value: dict[str, Any], path: str) -> Iterator[Found]:
+        kinds = _kinds(value["content"]) if "content" in value else UNSET
+        return _in_context(value.get("role", UNSET), kinds, bool(value.get("id")), path)
+
+
+def _kinds(content: object) -> list[object]:
+    if not isinstance(content, list):
+        return []
+    return [part.get("type") if isinstance(part, dict) else None for part in content]
+
+
+def _in_context(role: object, kinds: list[object] | UnsetType, has_id: bool, path: str) -> Iterator[Found]:
+    """``role``, ``kinds`` of the parts: UNSET where the message has none."""
+    by_id = has_id and role is UNSET and kinds is UNSET
+    by_parts = isinstance(kinds, list) and bool(kinds) and all(kind == "item_reference" for kind in kinds)
+    if by_id or by_parts:
+        return
+    if role is UNSET:
+        yield Phase.MISSING, errors.missing_parameter(f"{path}.role")
+    if isinstance(kinds, UnsetType):
+        yield Phase.MISSING, errors.missing_parameter(f"{path}.content")
+    else:
+        yield from _misplaced(role, kinds, path)
+
+
+def _misplaced(role: object, kinds: Iterable[object], path: str) -> Iterator[Found]:
+    """Parts that exist, but not in messages of this role (protocol section 4.4)."""
+    if not isinstance(role, str) or role not in _PARTS_OF_ROLE:
+        return
+    allowed = _PARTS_OF_ROLE[role]
+    for i, kind in enumerate(kinds):
+        if kind in _PARTS and kind not in allowed:
+            yield Phase.TYPE, errors.unsupported_value(f"{path}.content[{i}].type", kind, allowed)
 
 
 class FunctionCallIn(_Item, tag="function_call", kw_only=True):
@@ -160,8 +340,10 @@ ItemIn: TypeAlias = MessageIn | FunctionCallIn | FunctionCallOutputIn
 ContextItemIn: TypeAlias = ContextMessageIn | FunctionCallIn | FunctionCallOutputIn | ItemReferenceIn
 
 
-class ResponseIn(_Shape, kw_only=True):
-    modalities: list[Modality] | UnsetType = UNSET
+# ----------------------------------------------------------------------------------------------------- responses
+
+
+class ResponseIn(_Speaking, kw_only=True):
     instructions: Text | UnsetType | None = UNSET
     voice: Voice | UnsetType = UNSET
     output_audio_format: AudioFormatName | UnsetType = UNSET
@@ -176,16 +358,18 @@ class ResponseIn(_Shape, kw_only=True):
     cancel_previous: bool | UnsetType = UNSET
 
 
+# -------------------------------------------------------------------------------------------------------- events
+
+
 class _Event(_Shape, tag_field="type", kw_only=True):
     event_id: EventId | UnsetType | None = UNSET
 
 
-class SessionUpdateIn(_Event, tag="session.update", kw_only=True):
-    session: Session
+SessionIn = TypeVar("SessionIn")
 
 
-class SessionUpdateWithExtrasIn(_Event, tag="session.update", kw_only=True):
-    session: SessionWithExtras
+class SessionUpdateIn(_Event, Generic[SessionIn], tag="session.update", kw_only=True):
+    session: SessionIn
 
 
 class TranscriptionSessionUpdateIn(_Event, tag="transcription_session.update", kw_only=True):
@@ -194,6 +378,14 @@ class TranscriptionSessionUpdateIn(_Event, tag="transcription_session.update", k
 
 class AppendIn(_Event, tag="input_audio_buffer.append", kw_only=True):
     audio: str
+
+    def __post_init__(self) -> None:
+        if len(self.audio) > _AUDIO_CHARS:
+            raise ValueError
+
+    @classmethod
+    def faults(cls, value: dict[str, Any], path: str) -> Iterator[Found]:
+        return _size(value.get("audio"), "audio")
 
 
 class CommitIn(_Event, tag="input_audio_buffer.commit", kw_only=True):
@@ -228,46 +420,30 @@ class ResponseCreateIn(_Event, tag="response.create", kw_only=True):
 
 
 class ResponseCancelIn(_Event, tag="response.cancel", kw_only=True):
+    pass
+
+
+class ResponseCancelByIdIn(ResponseCancelIn, tag="response.cancel", kw_only=True):
     response_id: str | UnsetType | None = UNSET
 
 
-CommonEventIn: TypeAlias = (
-    AppendIn
-    | CommitIn
-    | ClearIn
-    | ItemCreateIn
-    | ItemDeleteIn
-    | ItemTruncateIn
-    | ResponseCreateIn
-    | ResponseCancelIn
-)
-EventIn: TypeAlias = SessionUpdateIn | CommonEventIn
-LaterEventIn: TypeAlias = SessionUpdateWithExtrasIn | TranscriptionSessionUpdateIn | ItemRetrieveIn | CommonEventIn
-
-EVENT_SHAPES: Final[dict[str, type[_Event]]] = {
-    "session.update": SessionUpdateIn,
-    "input_audio_buffer.append": AppendIn,
-    "input_audio_buffer.commit": CommitIn,
-    "input_audio_buffer.clear": ClearIn,
-    "conversation.item.create": ItemCreateIn,
-    "conversation.item.delete": ItemDeleteIn,
-    "conversation.item.truncate": ItemTruncateIn,
-    "response.create": ResponseCreateIn,
-    "response.cancel": ResponseCancelIn,
-}
-"""The nine client events in the order in which the service lists them."""
-
-LATER_EVENT_SHAPES: Final[dict[str, type[_Event]]] = {
-    "session.update": SessionUpdateWithExtrasIn,
-    "transcription_session.update": TranscriptionSessionUpdateIn,
-    "input_audio_buffer.append": AppendIn,
-    "input_audio_buffer.commit": CommitIn,
-    "input_audio_buffer.clear": ClearIn,
-    "conversation.item.create": ItemCreateIn,
-    "conversation.item.delete": ItemDeleteIn,
-    "conversation.item.truncate": ItemTruncateIn,
-    "conversation.item.retrieve": ItemRetrieveIn,
-    "response.create": ResponseCreateIn,
-    "response.cancel": ResponseCancelIn,
-}
-"""Those of the later preview."""
+def event_shapes(profile: Profile) -> dict[str, Any]:
+    """The client events that a profile knows, by type, in the order in which the service lists them."""
+    session: Any = Session[ServerVadIn | NoTurnDetectionIn]
+    if profile.accepts_interrupt_response:
+        session = Session[InterruptingServerVadIn | NoTurnDetectionIn]
+    if profile.has_session_extras:
+        session = SessionOf2025
+    return {
+        "session.update": SessionUpdateIn[session],
+        **({"transcription_session.update": TranscriptionSessionUpdateIn} if profile.has_later_events else {}),
+        "input_audio_buffer.append": AppendIn,
+        "input_audio_buffer.commit": CommitIn,
+        "input_audio_buffer.clear": ClearIn,
+        "conversation.item.create": ItemCreateIn,
+        "conversation.item.delete": ItemDeleteIn,
+        "conversation.item.truncate": ItemTruncateIn,
+        **({"conversation.item.retrieve": ItemRetrieveIn} if profile.has_later_events else {}),
+        "response.create": ResponseCreateIn,
+        "response.cancel": ResponseCancelByIdIn if profile.cancels_by_id else ResponseCancelIn,
+    }

@@ -22,8 +22,10 @@ class Profile:
     """``turn_detection`` always carries ``interrupt_response``; otherwise only where a client set it to false."""
     describes_responses: bool
     """Responses carry conversation_id, metadata, modalities, voice, format, temperature and their token limit."""
+    cancels_by_id: bool
+    """``response.cancel`` may name a response, as it must for out-of-band ones (protocol section 4.9)."""
     has_session_extras: bool
-    """Sessions carry ``speed``, ``input_audio_noise_reduction``, ``include`` and ``tracing``."""
+    """Sessions carry ``speed``, ``input_audio_noise_reduction``, ``include``, ``tracing`` and ``client_secret``."""
     has_later_events: bool
     """The events of 2025: transcription sessions, retrieval of items, more of transcription. A strict client of
     2024 closes when it meets an event that it does not know."""
@@ -41,6 +43,7 @@ PROFILES: Final[dict[str, Profile]] = {
             accepts_interrupt_response=False,
             shows_interrupt_response=False,
             describes_responses=False,
+            cancels_by_id=False,
             has_session_extras=False,
             has_later_events=False,
         ),
@@ -51,6 +54,7 @@ PROFILES: Final[dict[str, Profile]] = {
             accepts_interrupt_response=True,
             shows_interrupt_response=False,
             describes_responses=True,
+            cancels_by_id=True,
             has_session_extras=False,
             has_later_events=False,
         ),
@@ -61,6 +65,7 @@ PROFILES: Final[dict[str, Profile]] = {
             accepts_interrupt_response=True,
             shows_interrupt_response=True,
             describes_responses=True,
+            cancels_by_id=True,
             has_session_extras=True,
             has_later_events=True,
         ),
