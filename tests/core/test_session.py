@@ -52,6 +52,24 @@ def refusal(effects: list[c.Effect]) -> errors.ErrorBody:
 # ------------------------------------------------------------------------------------------- the session
 
 
+@pytest.mark.parametrize("keeps", [True, False])
+def test_audio_whose_words_are_known_is_kept_while_somebody_can_ask_for_it(keeps: bool) -> None:
+    """Otherwise a session that talks for its whole life would hold all of it (protocol section 7.3, idle audio)."""
+    config = sc.SessionConfig(turn_detection=None, input_audio_transcription=sc.Transcription())
+    identity = Identity(model="m", created_at=0, lifetime_s=1800, seed=b"x", keeps_audio=keeps)
+    session = Session(identity, config, now=0.0)
+    session.open()
+    session.receive(ce.InputAudioAppend(audio=bytes(48_000)), 1.0)
+    item_id = only(session.receive(ce.InputAudioCommit(), 1.0), se.InputAudioCommitted).item_id
+    assert session.conversation.clip_ticks == 24_000
+    session.receive(c.Recognised(item_id, "hello"), 2.0)
+    assert session.conversation.clip_ticks == (24_000 if keeps else 0)
+    entry = session.conversation.get(item_id)
+    assert entry is not None
+    assert entry.heard == {0: "hello"}
+    assert entry.audio_tokens == 10
+
+
 def test_opening() -> None:
     session = Session(Identity(model="m", created_at=1000, lifetime_s=1800, seed=b"x"), sc.SessionConfig(), now=5.0)
     created_event, conversation = events(session.open())

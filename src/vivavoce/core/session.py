@@ -79,6 +79,8 @@ class Identity:
     """Other names that clients have for the model, and repeat in ``session.update``: its deployment's, and its own
     without the version."""
     kind: sc.SessionKind = "realtime"
+    keeps_audio: bool = True
+    """User audio is kept when its words are known: the client may ask for it, or the model listens to it itself."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -429,7 +431,10 @@ class Session:
             logprobs = report.logprobs if state.logprobs else UNSET
             self._journal.emit(se.TranscriptionCompleted(item.id, 0, report.text, cost, logprobs))
         heard = MappingProxyType({**entry.heard, report.content_index: report.text})
-        self._conversation.replace(replace(entry, item=item, heard=heard))
+        clips = entry.clips
+        if not self._identity.keeps_audio:
+            clips = MappingProxyType({at: clip for at, clip in clips.items() if at != report.content_index})
+        self._conversation.replace(replace(entry, item=item, heard=heard, clips=clips))
 
     def _is_orphan(self, item_id: str) -> bool:
         """The report is the last one of an item that was deleted."""

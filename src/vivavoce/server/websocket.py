@@ -140,6 +140,8 @@ class RealtimeEndpoint:
     ) -> None:
         deployment = admission.deployment
         now = asyncio.get_running_loop().time()
+        codec = self._codec(admission.profile, deployment.conversation_created)
+        engines = self._engines[deployment.name]
         identity = Identity(
             model=deployment.reported_model,
             created_at=int(time.time()),
@@ -147,13 +149,14 @@ class RealtimeEndpoint:
             seed=secrets.token_bytes(32),
             model_aliases=frozenset({deployment.name, deployment.model}),
             kind=admission.kind,
+            keeps_audio=codec.gives_audio_back or engines.speaker.hears_audio,
         )
         session = Session(identity, SessionConfig(instructions=deployment.instructions), now)
         driver = Driver(
             session,
-            codec=self._codec(admission.profile, deployment.conversation_created),
+            codec=codec,
             outbox=outbox,
-            engines=self._engines[deployment.name],
+            engines=engines,
             meter=QuotaMeter(self._deployments[deployment.name].quota),
         )
         log.info(

@@ -33,9 +33,11 @@ class Encoder(Protocol):
 class Codec:
     """One dialect of the protocol, both ways. Stateless: one serves any number of sessions."""
 
-    def __init__(self, decoder: Decoder, encoder: Encoder) -> None:
+    def __init__(self, decoder: Decoder, encoder: Encoder, *, gives_audio_back: bool) -> None:
         self._decoder = decoder
         self.encode = encoder.encode
+        self.gives_audio_back = gives_audio_back
+        """A client can ask for audio that it sent."""
 
     def decode(self, frame: str | bytes) -> ClientEvent | Rejected:
         """One text frame -> an event, or why it is none."""
@@ -58,7 +60,11 @@ class Codec:
 def preview_codec(profile: str, *, conversation_created: bool = True) -> Codec:
     """The preview dialect in one of its profiles. Raises KeyError for a profile that does not exist."""
     chosen = PROFILES[profile]
-    return Codec(PreviewDecoder(chosen), PreviewEncoder(chosen, conversation_created=conversation_created))
+    return Codec(
+        PreviewDecoder(chosen),
+        PreviewEncoder(chosen, conversation_created=conversation_created),
+        gives_audio_back=chosen.has_later_events,
+    )
 
 
 def _event_id(frame: str | bytes) -> str | None:
