@@ -67,15 +67,16 @@ def _coverage_table(coverage: Coverage, direction: Direction) -> str:
 
 def _coverage_line(shape: Shape, rows: list[Row]) -> list[str]:
     since = "" if shape.since == ORDER[0] else f"`{shape.since}`"
-    done = sum(row.covered for row in rows)
-    covered = "all" if done == len(rows) else f"**{done}**"
     event = load_table().events.get((shape.direction, shape.name)) is shape
+    common = ("", "type", "event_id") if event else ("",)
+    names = [f"`{row.name}`" if row.covered else f"**`{row.name}`**" for row in rows if row.name not in common]
+    done = sum(row.covered for row in rows)
     return [
         f"`{shape.name}`" if event else shape.name,
         since,
-        str(len(rows)),
-        covered,
-        str(sum(r.met for r in rows)),
+        ", ".join(names),
+        f"{done} of {len(rows)}",
+        str(sum(row.met for row in rows)),
     ]
 
 
