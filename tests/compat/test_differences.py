@@ -3,8 +3,10 @@
 
 from __future__ import annotations
 
+import base64
 from collections.abc import AsyncIterator
 from typing import Any
+from unittest.mock import ANY
 
 import pytest
 import pytest_asyncio
@@ -311,3 +313,25 @@ async def test_D24_a_transcription_session_without_a_deployment(client: ClientSe
     path = "/openai/realtime?api-version=2025-04-01-preview&intent=transcription"
     async with client.ws_connect(path, headers={"api-key": KEY}) as socket:
         assert (await Wire(socket).next())["type"] == "transcription_session.created"
+
+
+@pytest.mark.parametrize("tracing", ["auto", {"workflow_name": "shop", "group_id": "g", "metadata": {"table": 7}}])
+def test_D25_tracing_is_shown_and_nothing_traced(tracing: Any) -> None:
+    bench = Bench(LATEST)
+    assert only(update(bench, tracing=tracing), "session.updated")["session"]["tracing"] == tracing
+    assert bench.runner.take_effects() == [("Emit", ANY)]
+
+
+def test_D26_sound_of_the_user_as_it_came() -> None:
+    setup = """
+> {"type": "session.update", "session": {"turn_detection": null}}
+> append 4800 bytes
+> {"type": "input_audio_buffer.commit"}
+< conversation.item.created {"item": {"id": "$item"}}
+"""
+    bench = Bench(LATEST, setup)
+    retrieve = {"type": "conversation.item.retrieve", "item_id": "$item"}
+    for audio_format, size in (("pcm16", 4800), ("g711_alaw", 800)):
+        update(bench, input_audio_format=audio_format)
+        item = only(bench.send(retrieve), "conversation.item.retrieved")["item"]
+        assert len(base64.b64decode(item["content"][0]["audio"])) == size
