@@ -309,7 +309,7 @@ class Session:
                 pass
         match self._turn:
             case turns.Quiet():
-                self._audio.keep_from(frame.end_tick - vad.prefix_padding_ms * TICKS_PER_MS)
+                self._forget_idle_audio(frame.end_tick)
             case turns.Speaking() | turns.Hesitating():
                 if frame.end_tick - self._fed_until >= _UTTERANCE_TICKS:
                     self._feed_utterance(self._turn.item_id, frame.end_tick)
@@ -347,6 +347,7 @@ class Session:
                 self._add_user_audio(item_id, clip)
                 self._turn = turns.renamed(self._turn, rest, self._audio.clock)
                 self._open_utterance(rest, self._audio.clock)
+                self._forget_idle_audio(self._audio.clock)
             case turns.Quiet() | turns.Off():
                 clip = self._audio.commit(max(self._audio.uncommitted_from, self._audio.kept_from))
                 item_id = self._ids.next("item")
@@ -355,6 +356,12 @@ class Session:
                 self._add_user_audio(item_id, clip)
                 if isinstance(self._turn, turns.Off):
                     self._audio.keep_from(self._audio.clock)
+
+    def _forget_idle_audio(self, tick: int) -> None:
+        """A turn that begins from ``tick`` on reaches back as far as its padding."""
+        vad = self.config.turn_detection
+        if vad is not None:
+            self._audio.keep_from(tick - vad.prefix_padding_ms * TICKS_PER_MS)
 
     def _clear(self) -> None:
         self._drop_turn()
