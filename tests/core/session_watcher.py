@@ -270,7 +270,7 @@ class Watcher:
         assert min(getattr(usage, name) for name in usage.__struct_fields__) >= 0
         assert usage.cached_text <= usage.input_text
         assert usage.cached_audio <= usage.input_audio
-        assert (usage.cached_text + usage.cached_audio) % 64 == 0
+        assert (usage.cached_text % 64, usage.cached_audio % 64) == (0, 0)
         if run.limit is not None:
             assert usage.output_text + usage.output_audio <= run.limit
 

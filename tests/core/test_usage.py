@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from dataclasses import replace
 from types import MappingProxyType
 
 import msgspec
@@ -7,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from vivavoce.audio.formats import TICKS_PER_MS
+from vivavoce.audio.formats import TICKS_PER_MS, Clip
 from vivavoce.core import usage
 from vivavoce.core.context import Entry
 from vivavoce.wire import items
@@ -132,8 +133,36 @@ def test_shared_prefix_is_cached_in_blocks() -> None:
     cache = usage.PromptCache()
     first = (entry("a", 100, 30), entry("b", 10))
     cache.look_up("hello", (), first)
-    assert cache.look_up("hello", (), (*first, entry("c", 500))) == (111, 17)  # 141 -> 128
-    assert cache.look_up("hello", (), first[:1]) == (101, 27)  # 131 -> 128
+    assert cache.look_up("hello", (), (*first, entry("c", 500, 128))) == (64, 0)  # of 111 and 30
+    assert cache.look_up("hello", (), (*first, entry("c", 500, 128))) == (576, 128)  # of 611 and 158
+    assert cache.look_up("hello", (), first[:1]) == (64, 0)  # of 101 and 30
+
+
+def test_the_answer_to_a_context_is_cached_with_it() -> None:
+    """With the tokens that were recorded from the service."""
+    cache = usage.PromptCache()
+    asked, call, output = entry("a", 63), entry("call", 22), entry("output", 18)
+    assert cache.look_up("", (), (asked,)) == (0, 0)
+    cache.answered(call)
+    assert cache.look_up("", (), (asked, call, output)) == (64, 0)
+    cache = usage.PromptCache()
+    heard, said = entry("a", 15, 27), entry("b", 18, 42)
+    assert cache.look_up("", (), (heard,)) == (0, 0)
+    cache.answered(said)
+    assert cache.look_up("", (), (heard, said, entry("c", 10, 27))) == (0, 64)
+    assert cache.context_tokens((heard, said)) == (33, 69)
+
+
+def test_words_that_were_found_in_a_sound_change_nothing() -> None:
+    clips = MappingProxyType({0: Clip()})
+    silent, said = (items.InputAudioPart(),), (items.InputAudioPart("hello"),)
+    before = Entry(items.MessageItem("a", "user", silent), clips, text_tokens=4, audio_tokens=640)
+    heard = replace(before, item=items.MessageItem("a", "user", said))
+    cache = usage.PromptCache()
+    cache.look_up("", (), (before,))
+    assert cache.look_up("", (), (heard,)) == (0, 640)
+    other = replace(heard, item=items.MessageItem("b", "user", said))
+    assert cache.look_up("", (), (other,)) == (0, 0)
 
 
 @pytest.mark.parametrize(
@@ -172,12 +201,12 @@ def test_cached_is_a_part_of_the_input_in_multiples_of_64(contexts: list[list[tu
         text, audio = cache.look_up("one two", (), context)
         assert text >= 0
         assert audio >= 0
-        assert (text + audio) % 64 == 0
+        assert (text % 64, audio % 64) == (0, 0)
         assert text <= 2 + sum(e.text_tokens for e in context)
         assert audio <= sum(e.audio_tokens for e in context)
         if before is None:
             assert (text, audio) == (0, 0)
         elif before == given_context:
-            whole = 2 + sum(e.text_tokens + e.audio_tokens for e in context)
-            assert text + audio == whole // 64 * 64
+            whole = 2 + sum(e.text_tokens for e in context), sum(e.audio_tokens for e in context)
+            assert (text, audio) == tuple(tokens // 64 * 64 for tokens in whole)
         before = given_context

@@ -313,7 +313,9 @@ class Responses:
             audio_tokens=usage.assistant_audio_tokens(step.audio_ticks),
             audio_ms=step.audio_ticks // TICKS_PER_MS,
         )
-        self._conversation.replace(truncated(entry, was.audio_ms) if was.truncated else entry)
+        entry = truncated(entry, was.audio_ms) if was.truncated else entry
+        self._conversation.replace(entry)
+        self._cache.answered(entry)
         self._journal.emit(se.ItemDone(self._conversation.predecessor(item.id), item))
 
     def _input_usage(self, plan: ResponsePlan, *, in_band: bool) -> se.Usage:

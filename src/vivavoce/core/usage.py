@@ -25,7 +25,7 @@ ITEM_FRAMING: Final = 4
 USER_MS_PER_TOKEN: Final = 100
 ASSISTANT_MS_PER_TOKEN: Final = 50
 CACHE_BLOCK: Final = 64
-"""Cached tokens come in multiples of this."""
+"""Cached tokens of each modality come in multiples of this."""
 OUTPUT_RESERVE: Final = 4096
 """Output tokens that a response without a limit may use, and that quota sets aside for it."""
 
@@ -111,7 +111,11 @@ def _json(value: object) -> str:
 
 
 class PromptCache:
-    """What contexts count for, and what the service would find cached of them: what they share with the one before.
+    """What contexts count for, and what the service would find cached of them: what they share with the one before
+    and the answer to it, in whole blocks of each modality.
+
+    Recorded from the service: after a context of 63 text tokens and a call of 22, 64 are cached; of 33 text and 69
+    audio tokens, 64 of audio and none of text.
 
     What was counted for a context is not counted again for the beginning that a longer one shares with it.
     """
@@ -139,7 +143,7 @@ class PromptCache:
     def look_up(
         self, instructions: str, tools: tuple[FunctionTool, ...], context: tuple[Entry, ...]
     ) -> tuple[int, int]:
-        """-> cached (text, audio) tokens, together a multiple of 64; remembers this context for the next time."""
+        """-> cached (text, audio) tokens, each a multiple of 64; remembers this context for the next time."""
         shared = self._shared(context)
         text = audio = 0
         if self._cached_prompt == (instructions, tools):
@@ -150,8 +154,12 @@ class PromptCache:
         del self._sums[shared + 1 :]
         self._sums += added
         self._context = context
-        total = (text + audio) // CACHE_BLOCK * CACHE_BLOCK
-        return min(text, total), total - min(text, total)
+        return text // CACHE_BLOCK * CACHE_BLOCK, audio // CACHE_BLOCK * CACHE_BLOCK
+
+    def answered(self, entry: Entry) -> None:
+        """``entry`` was made of the context that was looked up last, and follows it."""
+        self._sums.append(self._extended(len(self._context), (*self._context, entry))[-1])
+        self._context = (*self._context, entry)
 
     def _extended(self, shared: int, context: tuple[Entry, ...]) -> list[tuple[int, int]]:
         """The sums of ``context`` from its first ``shared`` entries on."""
@@ -173,7 +181,9 @@ class PromptCache:
 
 def _says_the_same(one: Entry, other: Entry) -> bool:
     """The model reads the same, whatever the recogniser has found out since."""
-    return (one.item, one.text_tokens, one.audio_tokens) == (other.item, other.text_tokens, other.audio_tokens)
+    heard_the_same = one.item.id == other.item.id and bool(one.clips) and one.clips is other.clips
+    same = heard_the_same or one.item == other.item
+    return same and (one.text_tokens, one.audio_tokens) == (other.text_tokens, other.audio_tokens)
 
 
 def _first_difference(one: tuple[Entry, ...], other: tuple[Entry, ...], begin: int, end: int) -> int:
