@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Final, TypeAlias
 
@@ -51,6 +52,8 @@ class Probe:
 
 
 Put: TypeAlias = Callable[[Any], dict[str, Any]]
+PutBeside: TypeAlias = Callable[[Any, Mapping[str, Any]], dict[str, Any]]
+"""A value, and keys that stand beside it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -226,9 +229,7 @@ class _Maker:
             elif isinstance(one, ArrayOf):
                 yield from self._shapes(one.items)
 
-    def _within(
-        self, one: Type, field: Field, here: str, put: Callable[[Any, Mapping[str, Any]], dict[str, Any]]
-    ) -> Iterator[Probe]:
+    def _within(self, one: Type, field: Field, here: str, put: PutBeside) -> Iterator[Probe]:
         """The probes of the objects that stand in a field."""
         match one:
             case Ref(name):
@@ -249,10 +250,7 @@ class _Maker:
                     if isinstance(item, Ref):
                         first = self._before(item)
                         yield from self._within(
-                            item,
-                            field,
-                            f"{here}[{len(first)}]",
-                            lambda value, beside, first=first: put([*first, value], beside),  # type: ignore[misc]
+                            item, field, f"{here}[{len(first)}]", partial(_put_in_array, put, first)
                         )
             case _:
                 pass
@@ -289,6 +287,10 @@ class _Maker:
                     yield from _bad_maps(field, here)
                 case _:
                     pass
+
+
+def _put_in_array(put: PutBeside, first: list[Any], value: Any, beside: Mapping[str, Any]) -> dict[str, Any]:
+    return put([*first, value], beside)
 
 
 def _refused(row: str, shows: str, event: dict[str, Any], code: str, param: str | None) -> Probe:

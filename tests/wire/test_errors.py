@@ -99,13 +99,6 @@ def test_listing(values: list[str], text: str) -> None:
             "Cancellation failed: no active response found",
             None,
         ),
-        (
-            errors.array_too_long("a", 2, 3),
-            "array_above_max_length",
-            "Invalid 'a': array too long. Expected an array with maximum length 2, but got an array with length 3 "
-            "instead.",
-            "a",
-        ),
     ],
 )
 def test_client_faults(fault: errors.ClientFault, code: str, message: str, param: str | None) -> None:

@@ -197,15 +197,6 @@ def _number(value: float) -> str:
     return str(value) if isinstance(value, int) else f"{value:.12g}"
 
 
-def array_too_long(param: str, limit: int, length: int) -> ClientFault:
-    return ClientFault(
-        "array_above_max_length",
-        f"Invalid '{param}': array too long. Expected an array with maximum length {limit}, "
-        f"but got an array with length {length} instead.",
-        param,
-    )
-
-
 def nested_too_deeply(param: str, limit: int) -> ClientFault:
     return ClientFault(
         "invalid_value", f"Invalid '{param}': nested too deeply. At most {limit} levels are supported.", param

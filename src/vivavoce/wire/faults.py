@@ -123,8 +123,6 @@ def _walk(value: Any, shape: mi.Type, path: str) -> Iterator[Found]:
             if not isinstance(value, list):
                 yield Phase.TYPE, errors.invalid_type(path, "an array", describe(value))
                 return
-            if shape.max_length is not None and len(value) > shape.max_length:
-                yield Phase.RANGE, errors.array_too_long(path, shape.max_length, len(value))
             for i, element in enumerate(value):
                 yield from _walk(element, shape.item_type, f"{path}[{i}]")
         case mi.DictType():
