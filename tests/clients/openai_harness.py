@@ -77,11 +77,13 @@ keys = ["{KEY}"]
 
 [[deployment]]
 name = "{MODEL}"
+profile = "azure-2024-12-17"
 language_model = "script"
 
 [[deployment]]
 name = "{EARLY}"
 version = "2024-10-01"
+profile = "azure-2024-10-01"
 language_model = "script"
 
 [[deployment]]

@@ -13,6 +13,7 @@ from openai_harness import (
     CALL_PART,
     CALL_RESPONSE,
     ECHO,
+    LATE,
     OPENED,
     STINGY,
     STORY,
@@ -332,7 +333,7 @@ async def test_quota_that_is_used_up(connect: Connect) -> None:
 
 
 async def test_a_second_response_is_refused(connect: Connect) -> None:
-    async with connect() as talk:
+    async with connect(LATE) as talk:
         events = await halfway(talk, spoken=False)
         await talk.client.response.create(event_id="second")
         error = (await talk.one("error")).error

@@ -264,6 +264,12 @@ def commit_too_small(ms: float) -> ClientFault:
     )
 
 
+EARLY_COMMIT_TOO_SMALL: Final = ErrorBody(
+    code=None, message="Error committing input audio buffer: the buffer is empty."
+)
+"""How the first edition of the service told :func:`commit_too_small`."""
+
+
 # ------------------------------------------------------------------------------- session and conversation
 
 
@@ -342,6 +348,10 @@ def active_response(response_id: str) -> ClientFault:
         f"Conversation already has an active response in progress: {response_id}. "
         "Wait until the response is finished before creating a new one.",
     )
+
+
+EARLY_ACTIVE_RESPONSE: Final = ErrorBody(code=None, message="Conversation already has an active response")
+"""How the service told :func:`active_response` until early 2025."""
 
 
 def too_many_responses(limit: int) -> ClientFault:

@@ -12,7 +12,7 @@ import msgspec
 import pybase64
 from msgspec import UnsetType
 
-from vivavoce.wire import items
+from vivavoce.wire import errors, items
 from vivavoce.wire import server_events as se
 from vivavoce.wire import session_config as sc
 from vivavoce.wire.dialects.profiles import Profile
@@ -27,6 +27,11 @@ class PreviewEncoder:
     def __init__(self, profile: Profile, *, conversation_created: bool = True) -> None:
         self._profile = profile
         self._conversation_created = conversation_created
+        self._early_errors: dict[str | None, errors.ErrorBody] = {}
+        if profile.early_commit_error:
+            self._early_errors["input_audio_buffer_commit_empty"] = errors.EARLY_COMMIT_TOO_SMALL
+        if profile.early_response_error:
+            self._early_errors["conversation_already_has_active_response"] = errors.EARLY_ACTIVE_RESPONSE
 
     def encode(self, event: se.ServerEvent, event_id: str) -> bytes | None:
         """One frame of UTF-8 JSON, or None where this dialect has no such event."""
@@ -34,11 +39,19 @@ class PreviewEncoder:
             return _audio_delta(event, event_id)
         if isinstance(event, se.ItemRetrieved):
             return _item_retrieved(event, event_id)
+        if isinstance(event, se.ErrorRaised):
+            event = self._as_it_was(event)
         body = self._body(event)
         if body is None:
             return None
         kind, fields = body
         return _encode({"type": kind, "event_id": event_id, **fields})
+
+    def _as_it_was(self, event: se.ErrorRaised) -> se.ErrorRaised:
+        early = self._early_errors.get(event.error.code)
+        if early is None:
+            return event
+        return se.ErrorRaised(msgspec.structs.replace(early, event_id=event.error.event_id))
 
     def _body(self, event: se.ServerEvent) -> tuple[str, dict[str, Any]] | None:
         plain = _PLAIN.get(type(event))

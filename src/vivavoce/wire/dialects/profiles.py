@@ -29,6 +29,10 @@ class Profile:
     has_later_events: bool
     """The events of 2025: transcription sessions, retrieval of items, more of transcription. A strict client of
     2024 closes when it meets an event that it does not know."""
+    early_commit_error: bool
+    """A commit of less than 100 ms is told as one of an empty buffer, without a code (protocol section 6)."""
+    early_response_error: bool
+    """A response beside the active one is refused in a short text, without a code (protocol section 6)."""
     silence_duration_ms: int = 500
     """What a client's ``turn_detection`` without ``silence_duration_ms`` means (row 2)."""
 
@@ -46,6 +50,8 @@ PROFILES: Final[dict[str, Profile]] = {
             cancels_by_id=False,
             has_session_extras=False,
             has_later_events=False,
+            early_commit_error=True,
+            early_response_error=True,
         ),
         Profile(
             name="azure-2024-12-17",
@@ -57,6 +63,8 @@ PROFILES: Final[dict[str, Profile]] = {
             cancels_by_id=True,
             has_session_extras=False,
             has_later_events=False,
+            early_commit_error=False,
+            early_response_error=True,
         ),
         Profile(
             name="azure-2025-04",
@@ -68,6 +76,8 @@ PROFILES: Final[dict[str, Profile]] = {
             cancels_by_id=True,
             has_session_extras=True,
             has_later_events=True,
+            early_commit_error=False,
+            early_response_error=False,
         ),
     )
 }
