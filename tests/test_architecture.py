@@ -29,7 +29,8 @@ ROOMS: Final[dict[str, frozenset[str]]] = {
     "runtime": frozenset({"core", "engines.base", "audio", "wire"}),
     "server": frozenset({"gateway", "runtime"}),
     "demo": frozenset(),
-    "cli": frozenset({"", "config", "demo", "engines.registry", "gateway", "server"}),
+    "record": frozenset({"gateway.auth"}),
+    "cli": frozenset({"", "config", "demo", "engines.registry", "gateway", "record", "server"}),
     "__main__": frozenset({"cli"}),
     "": frozenset(),
     "testing": frozenset({"*"}),
@@ -55,12 +56,12 @@ NO_FILES: Final = ("wire", "core", "audio", "runtime", "gateway", "server")
 """Rooms that read neither files nor environment: ``config`` does it for them."""
 
 HEAVY: Final[dict[str, tuple[str, ...]]] = {
-    "aiohttp": ("server", "demo", "testing"),
+    "aiohttp": ("server", "demo", "record", "testing"),
     "espeakng_loader": ("engines.builtin",),
     "numpy": ("audio", "engines", "runtime", "demo", "testing"),
     "onnxruntime": (),
     "pocketsphinx": ("engines.builtin",),
-    "rich": ("cli", "demo"),
+    "rich": ("cli", "demo", "record.show"),
     "soxr": ("audio.resample", "demo.sound"),
     "typer": ("cli",),
     "uvloop": ("cli",),
@@ -330,6 +331,7 @@ BAD: Final[list[tuple[Rule, str, str]]] = [
     (arrows, "gateway.auth", "from vivavoce.core.session import Session"),
     (arrows, "config", "from vivavoce.gateway.auth import KeyRing"),
     (arrows, "demo.run", "from vivavoce.wire import items"),
+    (arrows, "record.compare", "from vivavoce.wire import items"),
     (arrows, "server.app", "from vivavoce.demo.run import run_demo"),
     (arrows, "server.app", "from vivavoce.testing import runner"),
     (arrows, "cli", "import vivavoce.testing"),

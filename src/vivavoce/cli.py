@@ -3,7 +3,8 @@
 Laws
 ----
 1. Exit codes: 0 done, 1 it cannot work on this machine, 2 the command line or the configuration is wrong, 130
-   interrupted; ``demo`` adds its own (``vivavoce.demo.run.Exit``). An error is one line on stderr, no traceback.
+   interrupted; ``demo`` adds its own (``vivavoce.demo.run.Exit``), ``replay`` two. An error is one line on stderr,
+   no traceback.
 2. A command imports what it needs when it runs: ``vivavoce --version`` loads neither numpy nor an engine.
 3. A key is shown once, when it was made here; never otherwise.
 """
@@ -36,12 +37,21 @@ from vivavoce import __version__
 from vivavoce.config import API_KEY_VARIABLE, Config, ConfigError, Overrides, Secret, environment_key, load_config
 
 if TYPE_CHECKING:
+    from yarl import URL
+
     from vivavoce.demo.run import DemoOptions, Endpoint
     from vivavoce.engines.registry import EngineInfo, Registry
+    from vivavoce.record.proxy import Recorded
+    from vivavoce.record.recording import Recording
+    from vivavoce.record.replay import ReplayOptions
 
 FAILED: Final = 1
 WRONG: Final = 2
 INTERRUPTED: Final = 130
+DIFFERENT: Final = 1
+"""Of ``replay``: the server does not do as recorded."""
+NO_SESSION: Final = 3
+"""Of ``replay``: no connection, or it was refused."""
 
 DEFAULT_DEPLOYMENT: Final = "gpt-4o-realtime-preview"
 _PIPED_WIDTH: Final = 10_000
@@ -356,6 +366,159 @@ async def _own_server(config: Config) -> AsyncIterator[Endpoint]:
     config = msgspec.structs.replace(config, server=plain)
     async with running(config, host="127.0.0.1", port=0) as server:
         yield Endpoint(f"ws://127.0.0.1:{server.port}", config.resource.keys[0].reveal())
+
+
+# ---------------------------------------------------------------------------------------------- record, replay
+
+HeaderOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--header",
+        metavar="'NAME: VALUE'",
+        help="Send this header, instead of any of its name; repeatable. Its value is not recorded.",
+    ),
+]
+UrlOption = Annotated[str, typer.Option(help="The server: wss://host, with or without path and query.")]
+
+
+@app.command()
+def record(
+    url: UrlOption,
+    listen: Annotated[
+        str, typer.Option(metavar="HOST:PORT", help="Where clients connect; port 0 takes a free one.")
+    ] = "127.0.0.1:8090",
+    out: Annotated[
+        Path, typer.Option(metavar="FILE", help="The recording; -2, -3, ... for connections after the first.")
+    ] = Path("recording.jsonl"),
+    no_audio: Annotated[
+        bool, typer.Option("--no-audio", help="Leave audio out; a session with speech cannot be replayed then.")
+    ] = False,
+    header: HeaderOption = None,
+) -> None:
+    """Sit between clients and any Realtime server, and write down what both say."""
+    from vivavoce.record.proxy import RecordOptions
+    from vivavoce.record.proxy import record as run
+
+    host, port = _address(listen)
+    target, headers = _target(url, header)
+    _log_to_stderr("warning")
+    options = RecordOptions(target=target, out=out, audio=not no_audio, headers=headers)
+
+    def announce(listening: int) -> None:
+        base = f"ws://{_host_in_url(host)}:{listening}"
+        typer.echo(f"vivavoce records {base} -> {target.origin()}")
+        sys.stdout.flush()
+
+    def tell(recorded: Recorded) -> None:
+        typer.echo(f"{recorded.path}: {recorded.frames} messages, {recorded.outcome}")
+        sys.stdout.flush()
+
+    async def work() -> int:
+        try:
+            return await run(options, host=host, port=port, on_ready=announce, on_recorded=tell)
+        except OSError as error:
+            raise Failure(FAILED, f"cannot listen on {host}:{port}: {_why(error)}") from error
+
+    raise typer.Exit(_run(work))
+
+
+def _address(text: str) -> tuple[str, int]:
+    host, _, port = text.rpartition(":")
+    if not host or not port.isascii() or not port.isdecimal() or int(port) > 65535:
+        raise Failure(WRONG, "--listen: must look like 127.0.0.1:8090")
+    return host.removeprefix("[").removesuffix("]"), int(port)
+
+
+def _target(url: str, header: list[str] | None) -> tuple[URL, tuple[tuple[str, str], ...]]:
+    from vivavoce.record.upstream import BadTarget, header_of, target_of
+
+    try:
+        return target_of(url), tuple(header_of(one) for one in header or ())
+    except BadTarget as error:
+        raise Failure(WRONG, str(error)) from error
+
+
+@app.command()
+def replay(
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="A recording of vivavoce record.")],
+    url: UrlOption,
+    header: HeaderOption = None,
+    api_key: Annotated[
+        str | None,
+        typer.Option(metavar="KEY", help=f"Goes where the recording hides a key. Also: {API_KEY_VARIABLE}."),
+    ] = None,
+    pace: Annotated[str, typer.Option(metavar="PACE", help="recorded, or fast: as soon as may be.")] = "recorded",
+    wait: Annotated[
+        float, typer.Option(metavar="SECONDS", min=0.1, help="Longest silence while something must come.")
+    ] = 10.0,
+    ignore: Annotated[
+        list[str] | None,
+        typer.Option(metavar="PATTERN", help="Do not compare these: TYPE or TYPE/PATH, with *; repeatable."),
+    ] = None,
+    out: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Keep the new session as a recording.", show_default=False)
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
+) -> None:
+    """Send the client's side of a recording again, and print what the server does differently."""
+    from vivavoce.record.compare import Ignore
+    from vivavoce.record.recording import RecordingError, load
+    from vivavoce.record.replay import ReplayOptions, check
+
+    target, headers = _target(url, header)
+    if pace not in ("recorded", "fast"):
+        raise Failure(WRONG, "--pace: must be recorded or fast")
+    try:
+        ignored = Ignore(ignore or ())
+    except ValueError as error:
+        raise Failure(WRONG, f"--ignore: {error}") from error
+    try:
+        recorded = load(file)
+        check(recorded)
+    except RecordingError as error:
+        raise Failure(WRONG, str(error)) from error
+    except OSError as error:
+        raise Failure(WRONG, f"cannot read {file}: {_why(error)}") from error
+    _log_to_stderr("warning")
+    options = ReplayOptions(
+        target=target,
+        headers=headers,
+        api_key=api_key if api_key is not None else _key_from_environment(),
+        pace="fast" if pace == "fast" else "recorded",
+        patience_s=wait,
+        ignore=ignored,
+    )
+    raise typer.Exit(_run(lambda: _replay(recorded, options, out, as_json=as_json)))
+
+
+async def _replay(recorded: Recording, options: ReplayOptions, out: Path | None, *, as_json: bool) -> int:
+    from vivavoce.record import show
+    from vivavoce.record.compare import compare
+    from vivavoce.record.recording import save
+    from vivavoce.record.replay import replay as run
+    from vivavoce.record.upstream import Unreachable
+
+    try:
+        replayed = await run(recorded, options)
+    except Unreachable as error:
+        raise Failure(NO_SESSION, f"the server cannot be reached: {error}") from error
+    now = replayed.recording
+    if out is not None:
+        try:
+            save(now, out)
+        except OSError as error:
+            raise Failure(WRONG, f"cannot write {out}: {_why(error)}") from error
+    answer = now.header.answer
+    if answer.status != 101 and recorded.header.answer.status == 101:
+        raise Failure(
+            NO_SESSION, f"the server refused the connection: HTTP {answer.status} {answer.body or ''}".strip()
+        )
+    found = compare(recorded, now, options.ignore).differences
+    if as_json:
+        typer.echo(show.as_json(found, replayed.notes, recorded, now))
+    else:
+        show.show(Console(markup=False, highlight=False), found, replayed.notes, recorded, now)
+    return DIFFERENT if found else 0
 
 
 # -------------------------------------------------------------------------------------- check-config, engines
