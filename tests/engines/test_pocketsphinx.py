@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import os
 import wave
 from collections.abc import AsyncIterator, Callable
@@ -69,6 +70,19 @@ in_module_loop = pytest.mark.asyncio(loop_scope="module")
 @pytest.mark.parametrize(("size", "language"), [(640, None), (3201, "en-US")])
 async def test_hears_the_words(engine: PocketsphinxTranscriber, size: int, language: str | None) -> None:
     assert await hear(engine, pieces(recording(), size), language) == [WORDS]
+
+
+@in_module_loop
+async def test_tells_how_sure_it_is_of_each_word(engine: PocketsphinxTranscriber) -> None:
+    options = TranscriptionOptions(logprobs=True)
+    (delta,) = [delta async for delta in engine.transcribe(pieces(recording()), options)]
+    assert delta.text == WORDS == "".join(token.token for token in delta.logprobs)
+    assert [token.token.strip() for token in delta.logprobs] == WORDS.split()
+    logprobs = [token.logprob for token in delta.logprobs]
+    assert all(logprob <= 0 for logprob in logprobs)
+    assert len(set(logprobs)) > 1, "measured, each for itself"
+    (delta,) = [delta async for delta in engine.transcribe(pieces(recording()), TranscriptionOptions())]
+    assert delta.logprobs == ()
 
 
 @in_module_loop
@@ -207,6 +221,40 @@ def test_clean(heard: str, text: str) -> None:
     assert clean(heard) == text
 
 
+class Segment:
+    def __init__(self, word: str, prob: float) -> None:
+        self.word, self.prob = word, prob
+
+
+class Lattice:
+    """A decoder that has heard these words."""
+
+    def __init__(self, *segments: Segment) -> None:
+        self.segments = segments
+
+    def end_utt(self) -> None: ...
+
+    def hyp(self) -> object:
+        return self.segments or None
+
+    def seg(self) -> tuple[Segment, ...]:
+        return self.segments
+
+
+def test_words_and_their_probabilities() -> None:
+    utterance = Utterance(FakeDecoder())
+    segments = [("<s>", 1.0), ("Hello(2)", 0.5), ("<sil>", 0.1), ("you", 1.0001), ("++UM++", 0.2), ("there", 0.0)]
+    decoder: Any = Lattice(*(Segment(*one) for one in segments))
+    utterance.decoder = decoder
+    (hello, p), (you, q), (there, least) = utterance.finish()
+    assert (hello, you, there) == ("hello", "you", "there")
+    assert (p, q) == (math.log(0.5), 0.0)
+    assert -800 < least < -700, "JSON has no infinity"
+    nothing: Any = Lattice()
+    utterance.decoder = nothing
+    assert utterance.finish() == []
+
+
 class FakeDecoder:
     """Keeps a mean as the library does: what it was told counts for 500 frames."""
 
@@ -280,3 +328,4 @@ def test_what_it_says_of_itself() -> None:
     assert engine.capabilities.sample_rate == 16000
     assert engine.capabilities.streaming
     assert engine.capabilities.languages == ("en",)
+    assert engine.capabilities.logprobs

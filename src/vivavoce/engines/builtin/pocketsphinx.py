@@ -25,6 +25,7 @@ import msgspec
 from vivavoce.engines.base import (
     EngineError,
     JsonObject,
+    TokenLogprob,
     Transcriber,
     TranscriberCapabilities,
     TranscriptDelta,
@@ -56,7 +57,9 @@ class PocketsphinxTranscriber:
     """A :class:`~vivavoce.engines.base.Transcriber`; one delta per utterance, at its end, none for silence."""
 
     name = "pocketsphinx"
-    capabilities = TranscriberCapabilities(sample_rate=SAMPLE_RATE, streaming=True, languages=("en",))
+    capabilities = TranscriberCapabilities(
+        sample_rate=SAMPLE_RATE, streaming=True, languages=("en",), logprobs=True
+    )
 
     def __init__(self, options: PocketsphinxOptions) -> None:
         workers = options.workers or max(1, min(4, (os.cpu_count() or 1) // 2))
@@ -99,10 +102,14 @@ class PocketsphinxTranscriber:
                 f"The {self.name} engine knows English (en) only.",
                 type="invalid_request_error",
             )
-        if text := await self._recognise(audio):
-            yield TranscriptDelta(text)
+        words = await self._recognise(audio)
+        # Together the tokens are the text, so that space between words belongs to the later one.
+        tokens = tuple(TokenLogprob(f" {word}" if i else word, logprob) for i, (word, logprob) in enumerate(words))
+        if tokens:
+            text = "".join(token.token for token in tokens)
+            yield TranscriptDelta(text, tokens if options.logprobs else ())
 
-    async def _recognise(self, audio: AsyncIterator[bytes]) -> str:
+    async def _recognise(self, audio: AsyncIterator[bytes]) -> list[tuple[str, float]]:
         backlog = Backlog(_BACKLOG_BYTES)
         try:
             async with asyncio.TaskGroup() as group:
@@ -110,7 +117,8 @@ class PocketsphinxTranscriber:
                 await self._turnstile.enter(backlog)
                 async with self._pool.job(b"") as job:
                     group.create_task(_feed(job, backlog))
-                    return b"".join([piece async for piece in job]).decode()
+                    answer = b"".join([piece async for piece in job])
+                    return msgspec.json.decode(answer, type=list[tuple[str, float]]) if answer else []
         except BaseExceptionGroup as faults:
             raise _first_leaf(faults) from None
         finally:
