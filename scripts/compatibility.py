@@ -16,7 +16,8 @@ from pathlib import Path
 ROOT = Path(__file__).parent.parent
 sys.path.insert(0, str(ROOT / "tests/compat"))
 
-from compat_pages import pages
+from compat_pages import pages, summary
+from preview_coverage import measure
 
 
 def main() -> int:
@@ -40,6 +41,7 @@ def main() -> int:
                     there.splitlines(True), text.splitlines(True), name, f"{name} (as it would be)"
                 )
             )
+    print(summary(measure()))
     return old
 
 

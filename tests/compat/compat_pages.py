@@ -35,13 +35,11 @@ def pages() -> dict[Path, str]:
 
 
 def compatibility(coverage: Coverage) -> str:
-    covered = sum(row.covered for row in coverage.rows)
-    share = 100 * covered // len(coverage.rows)
     say = TEXTS["text"]
     sections = [
         say["compatibility"],
         say["coverage"],
-        f"**{covered} of {len(coverage.rows)} fields are covered: {share} %.**\n",
+        f"**{summary(coverage)}**\n",
         "### Client events\n\n" + _coverage_table(coverage, "client"),
         "### Server events\n\n" + _coverage_table(coverage, "server"),
         *_missing(coverage),
@@ -52,6 +50,12 @@ def compatibility(coverage: Coverage) -> str:
         say["open"] + _decisions("open"),
     ]
     return "\n".join(sections)
+
+
+def summary(coverage: Coverage) -> str:
+    """How much is covered, in a sentence; 100 % means all of it."""
+    covered = sum(row.covered for row in coverage.rows)
+    return f"{covered} of {len(coverage.rows)} fields are covered: {100 * covered // len(coverage.rows)} %."
 
 
 def _coverage_table(coverage: Coverage, direction: Direction) -> str:
