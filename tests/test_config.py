@@ -43,6 +43,7 @@ model = "gpt-4o-mini-realtime-preview"
 version = "2024-12-17"
 profile = "azure-2024-10-01"
 conversation_created = false
+strict = false
 instructions = ""
 capacity = 2
 requests_per_minute = 5
@@ -97,8 +98,8 @@ def test_every_option_of_a_file_is_read(tmp_path: Path) -> None:
     )
     assert config.deployments[0] == module.DeploymentSettings(
         name="voice", model="gpt-4o-mini-realtime-preview", version="2024-12-17", profile="azure-2024-10-01",
-        conversation_created=False, instructions="", capacity=2, requests_per_minute=5, vad="v", transcriber="t",
-        language_model="teller", synthesizer="s",
+        conversation_created=False, strict=False, instructions="", capacity=2, requests_per_minute=5, vad="v",
+        transcriber="t", language_model="teller", synthesizer="s",
     )  # fmt: skip
     assert config.engines == {
         "teller": EngineSettings(

@@ -134,6 +134,8 @@ class DeploymentSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unkno
     """A name of ``wire.dialects.profiles.PROFILES``. Empty: it follows the connection, then ``version``."""
     conversation_created: bool = True
     """Send ``conversation.created`` after ``session.created``."""
+    strict: bool = True
+    """Refuse what the service refuses; false takes some spellings that only its documents print."""
     instructions: str = DEFAULT_INSTRUCTIONS
     capacity: Annotated[int, msgspec.Meta(ge=1, le=10_000_000)] = 10_000
     """Thousands of tokens per minute."""

@@ -101,7 +101,7 @@ def test_marks_tell_what_was_seen() -> None:
 
 @pytest.mark.parametrize("path", SCRIPTS, ids=lambda path: path.stem)
 def test_every_frame_of_every_script_is_as_the_table_says(path: Path) -> None:
-    """Both ways: what the server says, and what it accepts."""
+    """Both ways: what the server says, and what a strict one accepts."""
     script = load(path)
     table, profile = load_table(), script.settings.profile
     frames: list[Frame] = []
@@ -110,6 +110,6 @@ def test_every_frame_of_every_script_is_as_the_table_says(path: Path) -> None:
     for frame, answer in zip(frames, [*frames[1:], None], strict=True):
         if not isinstance(frame, str):
             problems += table.problems(frame, profile)
-        elif not (isinstance(answer, dict) and answer["type"] == "error"):
+        elif script.settings.strict and not (isinstance(answer, dict) and answer["type"] == "error"):
             problems += table.problems(json.loads(frame), profile, direction="client")
     assert problems == []

@@ -63,6 +63,8 @@ class Deployment:
     profile: str
     """A key of ``wire.dialects.profiles.PROFILES`` that all its sessions have; empty: it follows the connection."""
     conversation_created: bool
+    strict: bool
+    """Refuse what the service refuses; otherwise take some spellings that only its documents print."""
     instructions: str
     """Default instructions of its sessions."""
     engines: Mapping[EngineKind, str]
@@ -82,6 +84,7 @@ class Deployment:
             version=settings.version,
             profile=settings.profile,
             conversation_created=settings.conversation_created,
+            strict=settings.strict,
             instructions=settings.instructions,
             engines={kind: settings.engine(kind) for kind in ENGINE_KINDS},
             tokens_per_minute=settings.capacity * 1000,

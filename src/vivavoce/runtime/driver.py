@@ -32,6 +32,7 @@ from vivavoce.runtime.cascade import Cascade
 from vivavoce.runtime.engines import Cascaded, Denial, Engines, Meter, Native, Outbox, Reservation
 from vivavoce.runtime.listener import Listener
 from vivavoce.runtime.speech_native import SpeechNative
+from vivavoce.wire import client_events as ce
 from vivavoce.wire import errors
 from vivavoce.wire import server_events as se
 from vivavoce.wire.codec import Codec
@@ -61,6 +62,7 @@ class Driver:
         self._loop = asyncio.get_running_loop()
         self._tasks: set[asyncio.Task[None]] = set()
         self._fallen = False
+        self._forgiven: set[str] = set()
         self._responses: dict[str, asyncio.Task[None]] = {}
         self._reservations: dict[str, Reservation] = {}
         self._retrieval: asyncio.Task[None] | None = None
@@ -105,7 +107,17 @@ class Driver:
         except Exception as bug:
             self._fall(bug)
         else:
+            match event:
+                case ce.SessionUpdate(forgiven=kinds) | ce.ResponseCreate(forgiven=kinds) if kinds:
+                    self._log_forgiven(kinds)
             self.post(event)
+
+    def _log_forgiven(self, kinds: tuple[str, ...]) -> None:
+        """Once a session for each kind: a client does the same again and again."""
+        for kind in kinds:
+            if kind not in self._forgiven:
+                self._forgiven.add(kind)
+                log.info("session %s: took %s; a strict server refuses it", self._session.id, kind)
 
     def receive_binary(self) -> None:
         self.post(self._codec.decode_binary())

@@ -13,7 +13,7 @@ from aiohttp import WSMessage, WSMsgType, web
 
 from vivavoce.core.session import CLOSE_GOING_AWAY, Identity, Session
 from vivavoce.gateway.admission import Admission, AdmissionPolicy, admit
-from vivavoce.gateway.deployments import Deployments
+from vivavoce.gateway.deployments import Deployment, Deployments
 from vivavoce.gateway.quota import Denied, Quota, Reservation
 from vivavoce.runtime.bugs import outline
 from vivavoce.runtime.driver import CLOSE_BUG, Driver
@@ -70,7 +70,7 @@ class RealtimeEndpoint:
         self._ping_interval_s = ping_interval_s
         self._session_seconds = session_seconds
         self._compression = compression
-        self._codecs: dict[tuple[str, bool], Codec] = {}
+        self._codecs: dict[tuple[str, bool, bool], Codec] = {}
         self._open: set[SocketOutbox] = set()
         self.empty = asyncio.Event()
         """Set while no session is open."""
@@ -140,7 +140,7 @@ class RealtimeEndpoint:
     ) -> None:
         deployment = admission.deployment
         now = asyncio.get_running_loop().time()
-        codec = self._codec(admission.profile, deployment.conversation_created)
+        codec = self._codec(admission.profile, deployment)
         engines = self._engines[deployment.name]
         identity = Identity(
             model=deployment.reported_model,
@@ -184,10 +184,12 @@ class RealtimeEndpoint:
                 "session %s: closed by %s with %s after %.1f s", session.id, who, code, time.monotonic() - started
             )
 
-    def _codec(self, profile: str, conversation_created: bool) -> Codec:
-        key = (profile, conversation_created)
+    def _codec(self, profile: str, deployment: Deployment) -> Codec:
+        key = (profile, deployment.conversation_created, deployment.strict)
         if key not in self._codecs:
-            self._codecs[key] = preview_codec(profile, conversation_created=conversation_created)
+            self._codecs[key] = preview_codec(
+                profile, conversation_created=deployment.conversation_created, strict=deployment.strict
+            )
         return self._codecs[key]
 
     async def _read(self, socket: web.WebSocketResponse, driver: Driver, outbox: SocketOutbox) -> None:

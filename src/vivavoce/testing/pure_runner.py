@@ -65,7 +65,9 @@ class PureRunner:
         self._logprobs = settings.logprobs
         self.ledger = Ledger()
         self._now = 0.0
-        self._codec = preview_codec(settings.profile, conversation_created=settings.conversation_created)
+        self._codec = preview_codec(
+            settings.profile, conversation_created=settings.conversation_created, strict=settings.strict
+        )
         aliases = frozenset({s.DEPLOYMENT})
         identity = Identity(settings.model, _BIRTH, settings.session_seconds, seed, aliases, settings.intent)
         self._session = Session(identity, SessionConfig(instructions=settings.instructions), self._now)

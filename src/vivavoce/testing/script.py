@@ -212,6 +212,7 @@ class Settings:
     model: str = "gpt-4o-realtime-preview-2024-12-17"
     instructions: str = ""
     conversation_created: bool = True
+    strict: bool = True
     session_seconds: int = 1800
     tokens: int = 100_000
     """Per minute."""
@@ -347,6 +348,8 @@ class _Reader:
                 self.settings.instructions = _string(value)
             case "conversation_created":
                 self.settings.conversation_created = {"on": True, "off": False}[value]
+            case "strict":
+                self.settings.strict = {"on": True, "off": False}[value]
             case "session_seconds":
                 self.settings.session_seconds = int(value)
             case "logprobs":

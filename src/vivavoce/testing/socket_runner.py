@@ -85,6 +85,7 @@ class _Theatre:
             version="",
             profile=settings.profile,
             conversation_created=settings.conversation_created,
+            strict=settings.strict,
             instructions=settings.instructions,
             engines={},
             tokens_per_minute=settings.tokens,

@@ -16,6 +16,8 @@ class SessionUpdate(msgspec.Struct, frozen=True, kw_only=True):
     kind: SessionKind = "realtime"
     """The kind of session that it is meant for."""
     event_id: str | None = None
+    forgiven: tuple[str, ...] = ()
+    """Kinds of spellings that a strict server refuses."""
 
 
 class InputAudioAppend(msgspec.Struct, frozen=True, kw_only=True):
@@ -61,6 +63,8 @@ class ItemRetrieve(msgspec.Struct, frozen=True, kw_only=True):
 class ResponseCreate(msgspec.Struct, frozen=True, kw_only=True):
     options: ResponseOptions = ResponseOptions()
     event_id: str | None = None
+    forgiven: tuple[str, ...] = ()
+    """Kinds of spellings that a strict server refuses."""
 
 
 class ResponseCancel(msgspec.Struct, frozen=True, kw_only=True):

@@ -57,11 +57,14 @@ class Codec:
         return Rejected(error=errors.binary_frame().body(None))
 
 
-def preview_codec(profile: str, *, conversation_created: bool = True) -> Codec:
-    """The preview dialect in one of its profiles. Raises KeyError for a profile that does not exist."""
+def preview_codec(profile: str, *, conversation_created: bool = True, strict: bool = True) -> Codec:
+    """The preview dialect in one of its profiles. Raises KeyError for a profile that does not exist.
+
+    ``strict``: the service's errors; False reads some spellings that only documents print (protocol section 8).
+    """
     chosen = PROFILES[profile]
     return Codec(
-        PreviewDecoder(chosen),
+        PreviewDecoder(chosen, strict=strict),
         PreviewEncoder(chosen, conversation_created=conversation_created),
         gives_audio_back=chosen.has_later_events,
     )

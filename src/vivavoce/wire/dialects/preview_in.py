@@ -15,6 +15,7 @@ from vivavoce.wire import client_events as ce
 from vivavoce.wire import errors, items
 from vivavoce.wire import session_config as sc
 from vivavoce.wire.dialects import preview_shapes as shapes
+from vivavoce.wire.dialects.preview_lenient import forgive
 from vivavoce.wire.dialects.profiles import Profile
 from vivavoce.wire.errors import ClientFault
 from vivavoce.wire.faults import describe, first_fault
@@ -23,10 +24,11 @@ _T = TypeVar("_T")
 
 
 class PreviewDecoder:
-    """Reads client events of the preview dialect. Stateless; one per profile serves all sessions."""
+    """Reads client events of the preview dialect. Stateless; one per profile and strictness serves all sessions."""
 
-    def __init__(self, profile: Profile) -> None:
+    def __init__(self, profile: Profile, *, strict: bool = True) -> None:
         self._profile = profile
+        self._strict = strict
         self._shapes = shapes.event_shapes(profile)
         self._event_type: Any = Union[tuple(self._shapes.values())]  # noqa: UP007  # known at run time only
         self._decoder: msgspec.json.Decoder[Any] = msgspec.json.Decoder(self._event_type)
@@ -34,20 +36,24 @@ class PreviewDecoder:
     def decode(self, frame: str | bytes) -> ce.ClientEvent:
         """One text frame -> its event. Raises ClientFault, or msgspec.DecodeError if it is not JSON."""
         try:
-            shape = self._decoder.decode(frame)
+            return self._event(self._decoder.decode(frame))
         except msgspec.ValidationError:
-            shape = self._last_of_each(msgspec.json.decode(frame))
-        return self._event(shape)
+            return self._second_reading(msgspec.json.decode(frame))
 
-    def _last_of_each(self, value: object) -> Any:
-        """The shape of a JSON value that did not fit as it was read. Raises ClientFault.
+    def _second_reading(self, value: object) -> ce.ClientEvent:
+        """The event in a JSON value that did not fit as it was read. Raises ClientFault.
 
-        Of a key that stands twice in an object the last value counts, but the decoder checks each of them.
+        Of a key that stands twice in an object the last value counts, but the decoder checks each of them. And a
+        lenient decoder may understand it.
         """
+        forgiven = () if self._strict else forgive(value)
         try:
-            return msgspec.convert(value, self._event_type)
+            event = self._event(msgspec.convert(value, self._event_type))
         except msgspec.ValidationError as mismatch:
             raise self.fault_of(value) from mismatch
+        if isinstance(event, ce.SessionUpdate | ce.ResponseCreate):
+            return msgspec.structs.replace(event, forgiven=forgiven)
+        return event
 
     def fault_of(self, value: object) -> ClientFault:
         """Why a JSON value is no event of this dialect."""
