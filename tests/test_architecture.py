@@ -27,7 +27,7 @@ ROOMS: Final[dict[str, frozenset[str]]] = {
     "engines": frozenset({"audio"}),
     "gateway": frozenset({"config", "wire", "engines.registry"}),
     "runtime": frozenset({"core", "engines.base", "audio", "wire"}),
-    "server": frozenset({"gateway", "runtime"}),
+    "server": frozenset({"gateway", "runtime", "engines.sharing"}),
     "demo": frozenset(),
     "record": frozenset({"gateway.auth"}),
     "cli": frozenset({"", "config", "demo", "engines.registry", "gateway", "record", "server"}),

@@ -22,6 +22,7 @@ import asyncio
 import logging
 import socket
 import sys
+import tempfile
 from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -181,17 +182,26 @@ async def _serve(config: Config, made: Secret | None) -> int:
 
 def _serve_with_workers(config: Config, made: Secret | None, load: Callable[[], Config]) -> int:
     """``load`` reads the configuration again, for workers that take the place of others."""
-    from vivavoce.server.supervisor import Supervisor, listen
+    from vivavoce.server.supervisor import listen
 
     try:
         listener = listen(config.server.host, config.server.port)
     except OSError as error:
         raise _cannot_listen(config, error) from error
-    fleet = _Fleet(config, made)
+    with tempfile.TemporaryDirectory(prefix="vivavoce-") as folder:
+        return _supervise(listener, config, made, _Fleet(config, made, Path(folder)), load)
+
+
+def _supervise(
+    listener: socket.socket, config: Config, made: Secret | None, fleet: _Fleet, load: Callable[[], Config]
+) -> int:
+    from vivavoce.server.supervisor import Supervisor
+
     return Supervisor(
         listener,
         fleet.work,
         count=config.server.workers,
+        host=fleet.host,
         grace_s=config.server.shutdown_grace_s,
         on_ready=lambda: _announce(config, listener.getsockname()[1], made),
         renew=lambda: fleet.renew(load()),
@@ -199,10 +209,12 @@ def _serve_with_workers(config: Config, made: Secret | None, load: Callable[[], 
 
 
 class _Fleet:
-    """What every new worker works with."""
+    """What every new worker works with; ``folder``: a private one, for the sockets between them and their host."""
 
-    def __init__(self, config: Config, made: Secret | None) -> None:
+    def __init__(self, config: Config, made: Secret | None, folder: Path) -> None:
         self._made = made
+        self._folder = folder
+        self._generation = 0
         self.renew(config)
 
     def renew(self, config: Config) -> None:
@@ -213,24 +225,31 @@ class _Fleet:
             config = config.with_keys(self._made)
         self._config = config.for_one_worker()
         self._counters = SharedCounters([deployment.name for deployment in config.deployments])
+        self._generation += 1
+        self._socket = self._folder / f"engines-{self._generation}"
 
     def work(self, control: socket.socket) -> int:
         """A worker, in its own process."""
-        try:
-            return _run(lambda: self._work(control))
-        except ConfigError as error:
-            return _complain(str(error), WRONG)
-        except Failure as failure:
-            return _complain(str(failure), failure.code)
-
-    async def _work(self, control: socket.socket) -> int:
-        from vivavoce.gateway.deployments import EngineStartError
         from vivavoce.server.worker import work
 
+        return self._guarded(lambda: work(self._config, control, self._counters, self._socket))
+
+    def host(self, control: socket.socket) -> int:
+        """The host of the engines that workers share, in its own process."""
+        from vivavoce.server.worker import host
+
+        self._socket.unlink(missing_ok=True)
+        return self._guarded(lambda: host(self._config, control, self._socket))
+
+    def _guarded(self, work: Callable[[], Coroutine[Any, Any, int]]) -> int:
+        from vivavoce.gateway.deployments import EngineStartError
+
         try:
-            return await work(self._config, control, self._counters)
+            return _run(work)
+        except ConfigError as error:
+            return _complain(str(error), WRONG)
         except EngineStartError as error:
-            raise Failure(FAILED, str(error)) from error
+            return _complain(str(error), FAILED)
 
 
 def _cannot_listen(config: Config, error: OSError) -> Failure:

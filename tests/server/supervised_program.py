@@ -1,7 +1,7 @@
 """A supervisor with workers of almost nothing: each tells who it is to every connection, and keeps it open.
 
-``python supervised_program.py COUNT [fail | mute]``: prints its port, and ``ready``; logs go to stderr. A worker
-ends when it is asked to, or is relieved and its connections have gone, as the real one does.
+``python supervised_program.py COUNT [fail | mute | host]``: prints its port, and ``ready``; logs go to stderr. A
+worker ends when it is asked to, or is relieved and its connections have gone, as the real one does.
 """
 
 from __future__ import annotations
@@ -76,6 +76,15 @@ def work(control: socket.socket) -> int:
     return asyncio.run(Worker(control).run())
 
 
+def host(control: socket.socket) -> int:
+    """It ends when it is asked to, or alone."""
+    control.send(Load(0, 0).pack())
+    signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(0))
+    while control.recv(100):
+        pass
+    return 0
+
+
 def say(line: str) -> None:
     sys.stdout.write(f"{line}\n")
     sys.stdout.flush()
@@ -91,6 +100,7 @@ def main() -> int:
         count=int(sys.argv[1]),
         grace_s=5,
         on_ready=lambda: say("ready"),
+        host=host if "host" in sys.argv else None,
         silence_s=0.2 if "mute" in sys.argv else 30,
     ).run()
 

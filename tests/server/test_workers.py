@@ -169,6 +169,29 @@ async def test_the_second_signal_ends_it_at_once() -> None:
         assert await workers.ended() == 1
 
 
+async def test_a_host_is_replaced_and_goes_after_its_workers() -> None:
+    async with fleet("1", "host") as workers:
+        assert await workers.said() == "ready"
+        first = int((await workers.logged(r"host (\d+) is ready"))[1])
+        os.kill(first, signal.SIGKILL)
+        await workers.logged(rf"host {first} ended with -9")
+        second = int((await workers.logged(r"host (\d+) is ready"))[1])
+        _, reader, writer = await workers.connect()
+        workers.process.send_signal(signal.SIGHUP)
+        await workers.logged("replaced, one by one")
+        new = [await workers.logged(r"(host|worker) (\d+) is ready") for _ in range(2)]
+        [third] = [int(found[2]) for found in new if found[1] == "host"]
+        # The old worker still has its connection, and therefore its host.
+        assert len({first, second, third}) == 3
+        os.kill(second, 0)
+        assert not reader.at_eof()
+        writer.close()
+        await reader.read()
+        await workers.logged(rf"host {second} ended in order")
+        workers.process.terminate()
+        assert await workers.ended() == 0
+
+
 async def test_the_real_server_with_two_workers(tmp_path: Path) -> None:
     """Sessions in both, one quota for both, and an end in order."""
     config = tmp_path / "vivavoce.toml"

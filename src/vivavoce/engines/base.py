@@ -118,6 +118,8 @@ class TranscriberCapabilities:
     """True when it works while audio arrives (partial results need not appear)."""
     languages: tuple[str, ...] = ()
     """ISO-639-1 codes it knows; empty means any."""
+    heavy: bool = False
+    """It holds much memory, or a device: one instance should serve all workers of a server."""
     logprobs: bool = False
     """True when it can tell how sure it is of each token."""
 
@@ -297,6 +299,8 @@ class SynthesizerCapabilities:
     word_timings: bool = False
     voices: Mapping[str, str] = field(default_factory=dict)
     """Protocol voice (``alloy`` ...) -> the engine's own voice. A voice not named here is refused at start-up."""
+    heavy: bool = False
+    """It holds much memory, or a device: one instance should serve all workers of a server."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -46,6 +46,7 @@ REQUESTS_PER_1000_TOKENS: Final = 6
 
 EngineKey: TypeAlias = tuple[EngineKind, str]
 """Kind, and name as deployments refer to it."""
+Substitution: TypeAlias = Callable[[EngineKey, Engine], Engine]
 
 
 class EngineStartError(Exception):
@@ -289,14 +290,17 @@ async def open_deployments(
     *,
     clock: Callable[[], float] = time.monotonic,
     counters: Counters | None = None,
+    instead: Substitution | None = None,
 ) -> AsyncIterator[Deployments]:
     """Make and start the engines, serve within the block, close the engines at its end.
 
     ``registry``: None for the installed engines; ``clock``: monotone seconds for the quotas; ``counters``: where
-    they count, None for counters of this process. Raises
+    they count, None for counters of this process; ``instead``: what to use in the place of an engine. Raises
     :class:`ConfigError` and :class:`EngineStartError` on the way in.
     """
     engines = build_engines(config, registry or Registry.installed())
+    if instead is not None:
+        engines = EngineSet({key: instead(key, engine) for key, engine in engines})
     for name in config.unused_engines():
         logger.warning("engine.%s is used by no deployment", name)
     deployments = [Deployment.of(settings) for settings in config.deployments]
@@ -315,3 +319,20 @@ async def open_deployments(
         )
     finally:
         await engines.close()
+
+
+@asynccontextmanager
+async def open_engines(
+    config: Config, wanted: Callable[[Engine], bool], registry: Registry | None = None
+) -> AsyncIterator[dict[EngineKey, Engine]]:
+    """Make and start those engines of the configuration that are ``wanted``, without deployments; close them at the
+    end of the block. Raises :class:`ConfigError` and :class:`EngineStartError` on the way in.
+    """
+    made = build_engines(config, registry or Registry.installed())
+    engines = {key: engine for key, engine in made if wanted(engine)}
+    kept = EngineSet(engines)
+    await kept.start()
+    try:
+        yield engines
+    finally:
+        await kept.close()

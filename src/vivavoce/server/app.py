@@ -20,7 +20,7 @@ from vivavoce.engines.base import Vad
 from vivavoce.engines.registry import Registry
 from vivavoce.gateway.admission import AdmissionPolicy
 from vivavoce.gateway.auth import KeyRing
-from vivavoce.gateway.deployments import Deployments, open_deployments
+from vivavoce.gateway.deployments import Deployments, Substitution, open_deployments
 from vivavoce.gateway.quota import Counters
 from vivavoce.runtime.bugs import outline
 from vivavoce.runtime.engines import Cascaded, Engines
@@ -73,19 +73,25 @@ class Server:
 
 @asynccontextmanager
 async def assembled(
-    config: Config, *, registry: Registry | None = None, counters: Counters | None = None
+    config: Config,
+    *,
+    registry: Registry | None = None,
+    counters: Counters | None = None,
+    instead: Substitution | None = None,
 ) -> AsyncIterator[Assembly]:
     """Engines up; on leaving, sessions end first, then the engines.
 
-    ``registry``: None for the installed engines; ``counters``: those of the quotas, None for our own. Raises
-    ConfigError and EngineStartError.
+    ``registry``: None for the installed engines; ``counters``: those of the quotas, None for our own; ``instead``:
+    what to use in the place of an engine. Raises ConfigError and EngineStartError.
     """
     # aiohttp warns about subprotocols that it does not know, and a browser puts its key into one.
     logging.getLogger("aiohttp.websocket").setLevel(logging.ERROR)
     _http_log.addFilter(_without_texts)
     tls = server_context(config.server)
     async with AsyncExitStack() as stack:
-        deployments = await stack.enter_async_context(open_deployments(config, registry, counters=counters))
+        deployments = await stack.enter_async_context(
+            open_deployments(config, registry, counters=counters, instead=instead)
+        )
         engines = await _engines(deployments, stack)
         endpoint = RealtimeEndpoint(
             deployments=deployments,

@@ -10,6 +10,8 @@ Laws
 4. A worker that ends by itself, or says nothing for ``silence_s``, is replaced, after a pause that grows while
    workers keep dying. One that cannot start while none has ever been ready ends the supervisor, with its code.
 5. Workers watch the other end of their control socket: when the supervisor is gone they stop too.
+6. A host runs what the workers of its generation share. It is replaced like a worker, gets no connections, and ends
+   after the last of them.
 
 A worker tells through its control socket what :class:`Load` says, once it is ready and whenever it likes.
 """
@@ -28,6 +30,8 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from enum import Enum, auto
 from typing import Final, NamedTuple, NoReturn
+
+from vivavoce.runtime.bugs import outline
 
 log = logging.getLogger(__name__)
 
@@ -83,6 +87,7 @@ class Worker:
     control: socket.socket
     generation: int
     born: float
+    is_host: bool = False
     state: State = State.STARTING
     handed: int = 0
     told: Load = field(default=Load(0, 0))
@@ -90,6 +95,10 @@ class Worker:
     deadline: float | None = None
     """When it is killed, once it was asked to stop."""
     _pending: bytes = field(default=b"", repr=False)
+
+    @property
+    def role(self) -> str:
+        return "host" if self.is_host else "worker"
 
     @property
     def load(self) -> int:
@@ -115,7 +124,8 @@ class Worker:
 class Supervisor:
     """Keeps ``count`` workers at work on ``listener`` until SIGTERM or SIGINT; SIGHUP replaces them one by one.
 
-    ``work(control)`` is a worker: it is called in a fresh process, and its return value is the exit code.
+    ``work(control)`` is a worker: it is called in a fresh process, and its return value is the exit code. So is
+    ``host(control)``, of which there is one for each generation of workers.
     ``renew`` is called before workers are replaced on SIGHUP; what it raises is logged, and nothing is replaced.
     """
 
@@ -125,6 +135,7 @@ class Supervisor:
         work: Callable[[socket.socket], int],
         *,
         count: int,
+        host: Callable[[socket.socket], int] | None = None,
         grace_s: float,
         on_ready: Callable[[], None],
         renew: Callable[[], None] = lambda: None,
@@ -133,6 +144,7 @@ class Supervisor:
         self._listener = listener
         self._work = work
         self._count = count
+        self._host = host
         self._grace_s = grace_s
         self._on_ready = on_ready
         self._renew = renew
@@ -197,14 +209,15 @@ class Supervisor:
         now = time.monotonic()
         for worker in self._workers:
             if worker.deadline is not None and now >= worker.deadline:
-                log.warning("worker %d did not end in time and is killed", worker.pid)
+                log.warning("%s %d did not end in time and is killed", worker.role, worker.pid)
                 worker.deadline = None
                 self._kill(worker)
             elif worker.state is State.READY and now - worker.heard > self._silence_s:
-                log.error("worker %d says nothing any more and is killed", worker.pid)
+                log.error("%s %d says nothing any more and is killed", worker.role, worker.pid)
                 worker.heard = now
                 self._kill(worker)
         self._relieve()
+        self._dismiss_hosts()
         self._fill(now)
         self._listen()
 
@@ -217,34 +230,58 @@ class Supervisor:
         return max(0.0, min([REPORT_S, *(at - now for at in due)]))
 
     def _current(self) -> list[Worker]:
-        """The workers that are to stay."""
-        return [
-            worker
-            for worker in self._workers
-            if worker.generation == self._generation and worker.state is not State.LEAVING
-        ]
+        """The workers that are to stay, without their host."""
+        return [worker for worker in self._of_now() if not worker.is_host]
+
+    def _ready(self) -> list[Worker]:
+        return [worker for worker in self._workers if worker.state is State.READY and not worker.is_host]
+
+    def _of_now(self) -> list[Worker]:
+        return [w for w in self._workers if w.generation == self._generation and w.state is not State.LEAVING]
 
     def _fill(self, now: float) -> None:
         """Start what is missing: one at a time when workers are being replaced, so that the machine keeps its
         strength for the sessions that are open."""
-        while not self._stopping and len(current := self._current()) < self._count and now >= self._next_start:
-            gentle = self._announced and any(worker.state is State.STARTING for worker in current)
-            if gentle:
+        if self._stopping or now < self._next_start:
+            return
+        if self._host is not None and not any(worker.is_host for worker in self._of_now()):
+            self._start(self._host, is_host=True)
+        while len(current := self._current()) < self._count:
+            if self._announced and any(worker.state is State.STARTING for worker in current):
                 return
-            self._start()
+            self._start(self._work, is_host=False)
 
     def _relieve(self) -> None:
         """For each new worker that is ready, one of an older generation may go."""
         ready = sum(worker.state is State.READY for worker in self._current())
-        old = [w for w in self._workers if w.generation != self._generation and w.state is not State.LEAVING]
+        old = [
+            worker
+            for worker in self._workers
+            if worker.generation != self._generation and worker.state is not State.LEAVING and not worker.is_host
+        ]
         for worker in old[: max(0, len(old) + ready - self._count)]:
             worker.state = State.LEAVING
             with suppress(OSError):
                 worker.control.send(RELIEVE)
 
+    def _dismiss_hosts(self) -> None:
+        """Those go that nobody needs any more."""
+        needed = {worker.generation for worker in self._workers if not worker.is_host}
+        if not self._stopping:
+            needed.add(self._generation)
+        for worker in self._workers:
+            if worker.is_host and worker.generation not in needed and worker.deadline is None:
+                self._dismiss(worker)
+
+    def _dismiss(self, worker: Worker) -> None:
+        worker.state = State.LEAVING
+        worker.deadline = time.monotonic() + self._grace_s + _STOP_MARGIN_S
+        with suppress(ProcessLookupError):
+            os.kill(worker.pid, signal.SIGTERM)
+
     def _listen(self) -> None:
         """Accept while somebody can take it; meanwhile connections wait in the kernel."""
-        wanted = not self._stopping and any(worker.state is State.READY for worker in self._workers)
+        wanted = not self._stopping and bool(self._ready())
         if wanted and not self._listening:
             self._selector.register(self._listener, selectors.EVENT_READ)
         elif self._listening and not wanted:
@@ -253,18 +290,18 @@ class Supervisor:
 
     # ------------------------------------------------------------------------------------------------ workers
 
-    def _start(self) -> None:
+    def _start(self, work: Callable[[socket.socket], int], *, is_host: bool) -> None:
         ours, theirs = socket.socketpair()
         pid = os.fork()
         if pid == 0:
-            self._become_worker(ours, theirs)
+            self._become(work, ours, theirs)
         theirs.close()
         ours.setblocking(False)
-        worker = Worker(pid, ours, self._generation, born=time.monotonic())
+        worker = Worker(pid, ours, self._generation, born=time.monotonic(), is_host=is_host)
         self._workers.append(worker)
         self._selector.register(ours, selectors.EVENT_READ, worker)
 
-    def _become_worker(self, ours: socket.socket, theirs: socket.socket) -> NoReturn:
+    def _become(self, work: Callable[[socket.socket], int], ours: socket.socket, theirs: socket.socket) -> NoReturn:
         """In the new process: nothing of the supervisor is left but the code and the configuration."""
         code = 1
         try:
@@ -278,9 +315,11 @@ class Supervisor:
             ours.close()
             for worker in self._workers:
                 worker.control.close()
-            code = self._work(theirs)
-        except BaseException:
-            log.exception("a worker broke")
+            code = work(theirs)
+        except SystemExit as end:
+            code = end.code if isinstance(end.code, int) else 1
+        except BaseException as bug:
+            log.error("a worker broke: %s", outline(bug))
         finally:
             logging.shutdown()
             os._exit(code)
@@ -293,7 +332,7 @@ class Supervisor:
         worker.heard = time.monotonic()
         if worker.state is State.STARTING:
             worker.state = State.READY
-            log.info("worker %d is ready", worker.pid)
+            log.info("%s %d is ready", worker.role, worker.pid)
             ready = [one for one in self._current() if one.state is State.READY]
             if not self._announced and len(ready) == self._count:
                 self._announced = True
@@ -312,11 +351,14 @@ class Supervisor:
 
     def _mourn(self, worker: Worker, code: int) -> None:
         """Decide what a death means."""
-        if self._stopping or worker.generation != self._generation or (worker.state is State.LEAVING and not code):
-            if self._stopping and code:
-                self._code = self._code or 1
+        if worker.state is State.LEAVING and not code:
+            log.info("%s %d ended in order", worker.role, worker.pid)
+        else:
+            log.error("%s %d ended with %d", worker.role, worker.pid, code)
+        if self._stopping and code:
+            self._code = self._code or 1
+        if self._stopping or worker.generation != self._generation or worker.state is State.LEAVING:
             return
-        log.error("worker %d ended with %d", worker.pid, code)
         if not self._announced and worker.state is State.STARTING:
             self._code = code if code > 0 else 1
             self._stop()
@@ -331,11 +373,8 @@ class Supervisor:
         for worker in self._workers:
             if self._stopping:
                 self._kill(worker)
-            else:
-                worker.state = State.LEAVING
-                worker.deadline = time.monotonic() + self._grace_s + _STOP_MARGIN_S
-                with suppress(ProcessLookupError):
-                    os.kill(worker.pid, signal.SIGTERM)
+            elif not worker.is_host:
+                self._dismiss(worker)
         if not self._stopping:
             self._stopping = True
             self._listen()
@@ -372,8 +411,7 @@ class Supervisor:
 
     def _hand_over(self, connection: socket.socket) -> None:
         """To the least loaded; to the next one if it does not keep up. If none does, the client is hung up on."""
-        ready = [worker for worker in self._workers if worker.state is State.READY]
-        for worker in sorted(ready, key=lambda worker: worker.load):
+        for worker in sorted(self._ready(), key=lambda worker: worker.load):
             try:
                 socket.send_fds(worker.control, [CONNECTION], [connection.fileno()])
             except OSError:

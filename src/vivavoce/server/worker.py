@@ -1,4 +1,6 @@
-"""One worker process of many: it serves the connections that the supervisor hands it (see ``supervisor``)."""
+"""The processes under a supervisor: workers that serve the connections they are handed, and a host for the engines
+that they share (see ``supervisor``).
+"""
 
 from __future__ import annotations
 
@@ -6,10 +8,15 @@ import asyncio
 import logging
 import signal
 import socket
+from collections.abc import Coroutine
 from contextlib import suppress
-from typing import Final
+from pathlib import Path
+from typing import Final, cast
 
 from vivavoce.config import Config
+from vivavoce.engines.base import Engine
+from vivavoce.engines.sharing import EngineHost, SharedEngine, is_heavy, stand_in
+from vivavoce.gateway.deployments import EngineKey, open_engines
 from vivavoce.gateway.quota import Counters
 from vivavoce.server.app import Assembly, assembled, settle_memory
 from vivavoce.server.supervisor import CONNECTION, RELIEVE, REPORT_S, Load
@@ -82,43 +89,95 @@ class Intake:
             connection.close()
 
 
-async def work(config: Config, control: socket.socket, counters: Counters) -> int:
+class Stop:
+    """SIGTERM. It interrupts what is still starting; afterwards it is waited for."""
+
+    def __init__(self) -> None:
+        self.asked = asyncio.Event()
+        self._starting: asyncio.Task[None] | None = None
+
+    async def run(self, work: Coroutine[None, None, None]) -> int:
+        """Do the work, which calls :meth:`started`. Returns the exit code."""
+        self._starting = working = asyncio.create_task(work, name="work")
+        asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, self._ask)
+        try:
+            await working
+        except asyncio.CancelledError:
+            if not self.asked.is_set():
+                raise
+        return 0
+
+    def started(self) -> None:
+        self._starting = None
+
+    def _ask(self) -> None:
+        self.asked.set()
+        if self._starting is not None:
+            self._starting.cancel()
+
+
+async def work(config: Config, control: socket.socket, counters: Counters, host: Path) -> int:
     """Serve until the supervisor says otherwise, or is gone; at once while engines still start. Returns the exit
-    code. Raises what :func:`vivavoce.server.app.assembled` raises.
+    code. ``host``: where the heavy engines are. Raises what :func:`vivavoce.server.app.assembled` raises.
     """
-    stop = asyncio.Event()
-    ready = asyncio.Event()
-    working = asyncio.create_task(_work(config, control, counters, stop, ready), name="work")
-
-    def asked_to_stop() -> None:
-        stop.set()
-        if not ready.is_set():
-            working.cancel()
-
-    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, asked_to_stop)
-    with suppress(asyncio.CancelledError):
-        await working
-    return 0
+    stop = Stop()
+    return await stop.run(_work(config, control, counters, host, stop))
 
 
-async def _work(
-    config: Config, control: socket.socket, counters: Counters, stop: asyncio.Event, ready: asyncio.Event
-) -> None:
-    async with assembled(config, counters=counters) as assembly:
+async def _work(config: Config, control: socket.socket, counters: Counters, host: Path, stop: Stop) -> None:
+    def instead(key: EngineKey, engine: Engine) -> Engine:
+        return stand_in(engine, _name(key), host) if is_heavy(engine) else engine
+
+    async with assembled(config, counters=counters, instead=instead) as assembly:
         settle_memory()
+        stop.started()
+        endpoint = assembly.endpoint
         intake = Intake(control, assembly)
-        ready.set()
         intake.open()
         reporting = asyncio.create_task(intake.report_regularly(), name="report load")
         try:
-            await _first(stop, intake.orphaned, intake.relieved)
-            if not stop.is_set() and not intake.orphaned.is_set():
-                log.info("relieved: %d sessions are still open", assembly.endpoint.open_sessions)
-                await _first(stop, intake.orphaned, assembly.endpoint.empty)
-            log.info("stopping: %d sessions are open", assembly.endpoint.open_sessions)
+            await _first(stop.asked, intake.orphaned, intake.relieved)
+            if not stop.asked.is_set() and not intake.orphaned.is_set():
+                log.info("relieved: %d sessions are still open", endpoint.open_sessions)
+                await _first(stop.asked, intake.orphaned, endpoint.empty)
+            log.info("stopping: %d sessions are open", endpoint.open_sessions)
         finally:
             reporting.cancel()
             intake.close()
+
+
+async def host(config: Config, control: socket.socket, path: Path) -> int:
+    """Run the heavy engines for all workers at ``path`` until the supervisor says otherwise, or is gone. Returns
+    the exit code. Raises ConfigError and EngineStartError.
+    """
+    stop = Stop()
+    return await stop.run(_host(config, control, path, stop))
+
+
+async def _host(config: Config, control: socket.socket, path: Path, stop: Stop) -> None:
+    async with open_engines(config, is_heavy) as engines:
+        shared = {_name(key): cast(SharedEngine, engine) for key, engine in engines.items()}
+        async with EngineHost(shared).serving(path):
+            settle_memory()
+            stop.started()
+            control.setblocking(False)
+            gone = asyncio.Event()
+            asyncio.get_running_loop().add_reader(control, gone.set)
+            try:
+                while not (stop.asked.is_set() or gone.is_set()):
+                    with suppress(BlockingIOError, ConnectionError):
+                        control.send(Load(0, 0).pack())
+                    with suppress(TimeoutError):
+                        async with asyncio.timeout(REPORT_S):
+                            await _first(stop.asked, gone)
+            finally:
+                asyncio.get_running_loop().remove_reader(control)
+                control.close()
+
+
+def _name(key: EngineKey) -> str:
+    kind, name = key
+    return f"{kind} {name}"
 
 
 async def _first(*events: asyncio.Event) -> None:

@@ -58,7 +58,7 @@ class PocketsphinxTranscriber:
 
     name = "pocketsphinx"
     capabilities = TranscriberCapabilities(
-        sample_rate=SAMPLE_RATE, streaming=True, languages=("en",), logprobs=True
+        sample_rate=SAMPLE_RATE, streaming=True, languages=("en",), heavy=True, logprobs=True
     )
 
     def __init__(self, options: PocketsphinxOptions) -> None:
