@@ -251,8 +251,8 @@ def audio_too_large(param: str, limit: int, size: int) -> ClientFault:
 def buffer_full(limit_ms: int) -> ClientFault:
     return ClientFault(
         "input_audio_buffer_full",
-        f"Error appending to input audio buffer: the buffer already holds {limit_ms // 60000} minutes of "
-        "audio. Commit or clear it first.",
+        f"Error appending audio: the session already holds {limit_ms // 60000} minutes of audio. "
+        "Clear the input buffer, or delete items.",
     )
 
 
