@@ -70,6 +70,12 @@ JUDGES: Final = (
     Judge("openai-newest", "openai", "openai_python.py", quick=True),
     Judge("pipecat-0.0.80", "pipecat-ai", "pipecat_beta.py"),
     Judge(
+        "rt-client-0.5",
+        "rt-client",
+        "rt_client.mjs",
+        note="closes when it meets conversation.created: conversation_created = false",
+    ),
+    Judge(
         "livekit-1.1",
         "livekit-plugins-openai",
         "livekit_azure.py",
@@ -152,7 +158,8 @@ def _hear(judge: Judge) -> Verdict:
 
 def _run(judge: Judge, place: Path, environment: dict[str, str], verdict: Verdict) -> None:
     if judge.is_node:
-        shutil.copy(HERE / judge.program, place)
+        for program in HERE.glob("*.mjs"):
+            shutil.copy(program, place)
         command = ["node", judge.program]
     else:
         command = [str(place / "bin" / "python"), str(HERE / judge.program)]
