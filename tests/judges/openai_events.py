@@ -91,6 +91,7 @@ if VERSION < (1, 66):
         ]
     )
     _extra("turn_detection is of 2024", *(f"session.turn_detection.{n}_response" for n in ("create", "interrupt")))
+    _extra("the transcript is of 2024", "usage", "logprobs")
     _extra("transcription is of 2024", *(f"session.input_audio_transcription.{n}" for n in ("language", "prompt")))
     _extra("the session is of 2024", *(f"session.{n}" for n in ("input_audio_noise_reduction", "speed", "tracing")))
     _extra(

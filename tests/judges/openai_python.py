@@ -65,7 +65,7 @@ class Talk:
     async def next(self) -> Any:
         data = await self.client.recv_bytes()
         event = self.client.parse_event(data)
-        assert type(event) is EVENTS[event.type], event
+        assert type(event) is EVENTS[event.type] if event.type in EVENTS else event.type in KNOWN.events, event
         self.events.append(event)
         return event
 

@@ -209,6 +209,9 @@ async def properties() -> None:
 @case("speech in: server VAD, transcript, spoken answer")
 async def voice_turn() -> None:
     async with running(Bot(azure_service(input_audio_transcription=InputAudioTranscription("whisper-1")))) as bot:
+        # It sets the session up when session.created comes, and lets sound pass it; so the bot greets first.
+        await bot.run()
+        await bot.until(lambda: bool(bot.after.of(LLMFullResponseEndFrame)))
         await bot.speak(question())
         await bot.answer(ECHO)
         await bot.until(lambda: bool(bot.after.of(TranscriptionFrame)))
@@ -342,6 +345,7 @@ KNOWN = Known(
     extras={
         path: f"{UNUSED} {path}"
         for path in (
+            "logprobs",
             "name",
             "response.conversation_id",
             "response.max_output_tokens",
@@ -360,9 +364,13 @@ KNOWN = Known(
             "session.tracing",
             "session.turn_detection.create_response",
             "session.turn_detection.interrupt_response",
+            "usage",
         )
     },
-    events={},
+    events=dict.fromkeys(
+        ("transcription_session.created", "transcription_session.updated"),
+        "is not known to it; it opens no transcription session",
+    ),
 )
 
 

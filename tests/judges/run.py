@@ -68,6 +68,7 @@ JUDGES: Final = (
     Judge("openai-1.59", "openai", "openai_python.py", quick=True),
     Judge("openai-1.99", "openai", "openai_python.py"),
     Judge("openai-newest", "openai", "openai_python.py", quick=True),
+    Judge("openai-agents-0.2", "openai-agents", "openai_agents.py"),
     Judge("pipecat-0.0.80", "pipecat-ai", "pipecat_beta.py"),
     Judge(
         "rt-client-0.5",
