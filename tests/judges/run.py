@@ -52,6 +52,8 @@ class Judge:
     package: str
     program: str
     quick: bool = False
+    tls: bool = False
+    """It connects by wss:// only."""
     note: str = ""
     """What a user of this client must do that others need not."""
 
@@ -68,6 +70,14 @@ JUDGES: Final = (
     Judge("openai-1.59", "openai", "openai_python.py", quick=True),
     Judge("openai-1.99", "openai", "openai_python.py"),
     Judge("openai-newest", "openai", "openai_python.py", quick=True),
+    Judge(
+        "npm-openai-5",
+        "openai",
+        "openai_node.mjs",
+        quick=True,
+        tls=True,
+        note="connects by wss:// only: serve --tls-cert, NODE_EXTRA_CA_CERTS",
+    ),
     Judge("openai-agents-0.2", "openai-agents", "openai_agents.py"),
     Judge("pipecat-0.0.80", "pipecat-ai", "pipecat_beta.py"),
     Judge(
@@ -147,7 +157,7 @@ def _hear(judge: Judge) -> Verdict:
         verdict.faults += patched
         say(f"  {judge.package} {verdict.version}")
         began = time.monotonic()
-        with _server(place / "server.log") as environment:
+        with _server(place / "server.log", tls=judge.tls) as environment:
             _run(judge, place, environment, verdict)
     except Trouble as trouble:
         verdict.faults.append(str(trouble))
@@ -161,7 +171,8 @@ def _run(judge: Judge, place: Path, environment: dict[str, str], verdict: Verdic
     if judge.is_node:
         for program in HERE.glob("*.mjs"):
             shutil.copy(program, place)
-        command = ["node", judge.program]
+        # Node 20 hides the WebSocket of the browsers behind an option; later ones have it, and the option still.
+        command = ["node", "--experimental-websocket", judge.program]
     else:
         command = [str(place / "bin" / "python"), str(HERE / judge.program)]
     log = place / "judge.log"
@@ -213,10 +224,13 @@ def _process(
 
 
 @contextmanager
-def _server(log: Path, tls: dict[str, Path] | None = None) -> Iterator[dict[str, str]]:
+def _server(log: Path, *, tls: bool = False) -> Iterator[dict[str, str]]:
     """A server of its own -> the environment of the judge. It must stop in order, and must not have complained."""
     key = secrets.token_hex(16)
     command = [sys.executable, "-m", "vivavoce", "serve", "--config", str(HERE / "server.toml"), "--port", "0"]
+    certificate = _certificate() if tls else None
+    if certificate:
+        command += ["--tls-cert", str(certificate)]
     environment = os.environ | {"VIVAVOCE_API_KEY": key}
     with log.open("w") as stderr, _process(command, HERE, environment, stderr) as process:
         overdue = threading.Timer(READY_S, process.kill)
@@ -232,6 +246,7 @@ def _server(log: Path, tls: dict[str, Path] | None = None) -> Iterator[dict[str,
             "JUDGE_PORT": port[1],
             "JUDGE_SOUNDS": str(CACHE),
             "JUDGE_FRAMES": str(CACHE / "frames.jsonl"),
+            **({"NODE_EXTRA_CA_CERTS": str(certificate)} if certificate else {}),
         }
         process.send_signal(signal.SIGTERM)
         try:
@@ -243,6 +258,15 @@ def _server(log: Path, tls: dict[str, Path] | None = None) -> Iterator[dict[str,
     complaints = [line for line in log.read_text().splitlines() if "ERROR" in line or "Traceback" in line]
     if complaints:
         raise Trouble(f"the server complained: {complaints[0]}; see {log}")
+
+
+def _certificate() -> Path:
+    """Key and certificate of 127.0.0.1, good for a day, in one file; who trusts the file trusts the server."""
+    target = CACHE / "certificate.pem"
+    name = ["-subj", "/CN=127.0.0.1", "-addext", "subjectAltName=IP:127.0.0.1"]
+    kind = ["-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-noenc", "-days", "1"]
+    _do(["openssl", "req", "-x509", *kind, *name, "-keyout", str(target), "-out", str(target)], CACHE)
+    return target
 
 
 def _make_sounds(folder: Path) -> None:
@@ -270,16 +294,16 @@ def _environment(judge: Judge) -> Path:
         place.mkdir()
         shutil.copy(lock, place)
         shutil.copy(judge.folder / "package.json", place)
-        _install(["npm", "ci", "--ignore-scripts", "--no-audit", "--no-fund"], place)
+        _do(["npm", "ci", "--ignore-scripts", "--no-audit", "--no-fund"], place)
     else:
-        _install([sys.executable, "-m", "venv", str(place)], CACHE)
+        _do([sys.executable, "-m", "venv", str(place)], CACHE)
         pip = [str(place / "bin" / "python"), "-m", "pip", "--disable-pip-version-check", "install", "--quiet"]
-        _install([*pip, "--no-compile", "--no-deps", "--require-hashes", "-r", str(lock)], place)
+        _do([*pip, "--no-compile", "--no-deps", "--require-hashes", "-r", str(lock)], place)
     stamp.write_text(digest)
     return place
 
 
-def _install(command: list[str], place: Path) -> None:
+def _do(command: list[str], place: Path) -> None:
     try:
         subprocess.run(
             command,

@@ -34,7 +34,7 @@ export async function main() {
     } catch (error) {
       console.error(name, error);
       ok = false;
-      detail = String(error.stack ?? error).slice(0, 600);
+      detail = String(error.stack ?? error).slice(0, 4000);
     }
     clearTimeout(overdue);
     const seconds = Math.round((performance.now() - began) / 10) / 100;
