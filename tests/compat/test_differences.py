@@ -335,3 +335,10 @@ def test_D26_sound_of_the_user_as_it_came() -> None:
         update(bench, input_audio_format=audio_format)
         item = only(bench.send(retrieve), "conversation.item.retrieved")["item"]
         assert len(base64.b64decode(item["content"][0]["audio"])) == size
+
+
+@EVERY_PROFILE
+@pytest.mark.parametrize("name", ["input_items", "append_input_items"])
+def test_D28_fields_from_before_the_preview(profile: str, name: str) -> None:
+    fault = error(Bench(profile).send({"type": "response.create", "response": {name: []}}))
+    assert (fault["code"], fault["param"]) == ("unknown_parameter", f"response.{name}")
