@@ -337,6 +337,26 @@ def test_D26_sound_of_the_user_as_it_came() -> None:
         assert len(base64.b64decode(item["content"][0]["audio"])) == size
 
 
+@pytest.mark.parametrize(
+    ("profile", "code", "message"),
+    [
+        ("azure-2024-10-01", None, "Conversation already has an active response"),
+        ("azure-2024-12-17", None, "Conversation already has an active response"),
+        (
+            "azure-2025-04",
+            "conversation_already_has_active_response",
+            "Conversation already has an active response in progress: resp_",
+        ),
+    ],
+)
+def test_D27_text_about_an_active_response(profile: str, code: str | None, message: str) -> None:
+    bench = Bench(profile, '> {"type": "response.create"}')
+    fault = error(bench.send({"type": "response.create"}))
+    assert fault["code"] == code
+    assert fault["message"].startswith(message)
+    assert (code is None) == (fault["message"] == message)
+
+
 @EVERY_PROFILE
 @pytest.mark.parametrize("name", ["input_items", "append_input_items"])
 def test_D28_fields_from_before_the_preview(profile: str, name: str) -> None:
