@@ -43,6 +43,7 @@ CASES: Final[dict[str, Case]] = {
     "memory": Case("Memory after a minute", memory.minute_of_talk),
     "half-hour": Case("Memory of half an hour of talk", memory.half_an_hour, 1),
     "idle": Case("5,000 idle sessions", lambda: cases.idle(5000)),
+    "cores": Case("One and two processes", lambda: cases.cores(100)),
     "start": Case("Start and stop with the built-in engines", startup.ready),
     "imports": Case("Start of the command line", startup.imports),
     "size": Case("Installation", startup.install_size, 1),

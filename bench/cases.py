@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from typing import Final
 
-from bench.processes import Load, Run, Server, measure
+from bench.processes import Fleet, Load, Run, Server, measure
 from bench.report import Figures
 
 CAPACITY_SESSIONS: Final = (100, 150, 200, 225, 250, 275, 300, 325, 350)
@@ -65,6 +65,24 @@ def barge_in(callers: int) -> Figures:
     return {"interrupted responses": found["n"]} | {
         f"last delta after the deciding frame {name} ms": found[name] for name in ("p50", "p99", "max")
     }
+
+
+def cores(each: int) -> Figures:
+    """``each`` sessions on one worker, and twice as many on two: what a session costs in CPU time.
+
+    The generator needs a core of this machine too, so what two cores hold cannot be tried on two; what a session
+    costs tells it, for a core is full when its CPU time is.
+    """
+    costs = {}
+    figures: Figures = {}
+    for workers in (1, 2):
+        with Fleet(workers) as fleet:
+            run = measure(fleet, "prompt", each * workers, *_EACH)
+        seen = _seen(run)
+        costs[workers] = run.cpu_ms_per_session_s
+        figures[f"CPU ms per session-second, {each * workers} sessions on {workers}"] = costs[workers]
+        figures[f"lateness p99 ms, {each * workers} sessions on {workers}"] = seen["lateness p99 ms"]
+    return {"two processes hold, times one": 2 * costs[1] / costs[2]} | figures
 
 
 def idle(callers: int) -> Figures:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 import time
 from dataclasses import dataclass
+from pathlib import Path
 from types import TracebackType
 from typing import Any, Final, Self
 
@@ -34,8 +36,7 @@ class Server:
         return {**answer, "at": time.monotonic()}
 
     def url(self, deployment: str) -> str:
-        query = f"api-version=2024-10-01-preview&deployment={deployment}"
-        return f"ws://127.0.0.1:{self.port}/openai/realtime?{query}"
+        return _url(self.port, deployment)
 
     def __enter__(self) -> Self:
         return self
@@ -49,6 +50,50 @@ class Server:
         except subprocess.TimeoutExpired:
             self._process.kill()
             raise
+
+
+def _url(port: int, deployment: str) -> str:
+    query = f"api-version=2024-10-01-preview&deployment={deployment}"
+    return f"ws://127.0.0.1:{port}/openai/realtime?{query}"
+
+
+class Fleet:
+    """``bench.fleet``: a supervisor and its workers, on whatever cores there are; a context manager."""
+
+    def __init__(self, workers: int) -> None:
+        command = [sys.executable, "-m", "bench.fleet", "--workers", str(workers)]
+        self._process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+        assert self._process.stdout
+        self.port = int(self._process.stdout.readline())
+
+    def url(self, deployment: str) -> str:
+        return _url(self.port, deployment)
+
+    def usage(self) -> dict[str, Any]:
+        """CPU seconds and resident KB of the supervisor and its workers; ``at``, seconds of this clock."""
+        stats = [_stat(pid) for pid in (self._process.pid, *_children(self._process.pid))]
+        cpu, resident = (sum(column) for column in zip(*stats, strict=True))
+        return {"cpu_s": cpu, "rss_kb": resident, "at": time.monotonic()}
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._process.terminate()
+        self._process.wait(30)
+
+
+def _children(pid: int) -> list[int]:
+    return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+
+
+def _stat(pid: int) -> tuple[float, int]:
+    """CPU seconds and resident KB of a process (proc(5))."""
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    ticks, pages = int(fields[11]) + int(fields[12]), int(fields[21])
+    return ticks / os.sysconf("SC_CLK_TCK"), pages * os.sysconf("SC_PAGE_SIZE") // 1024
 
 
 @dataclass(frozen=True)
@@ -96,7 +141,7 @@ class Load:
         return results
 
 
-def measure(server: Server, deployment: str, callers: int, *arguments: str) -> Run:
+def measure(server: Server | Fleet, deployment: str, callers: int, *arguments: str) -> Run:
     """One run: what the callers saw, and what the server used meanwhile."""
     load = Load(server.url(deployment), callers, *arguments)
     load.wait_for("begin")

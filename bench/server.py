@@ -19,11 +19,7 @@ from typing import Any, Final
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
-import uvloop
-
-from bench.stubs import registry
 from vivavoce.config import Config, DeploymentSettings, Secret, ServerSettings
-from vivavoce.server.app import running
 
 KEY: Final = "bench"
 SYNTHESIZERS: Final = ("prompt", "paced")
@@ -53,6 +49,9 @@ def usage(sessions: int) -> dict[str, Any]:
 
 
 async def main(max_sessions: int) -> None:
+    from bench.stubs import registry
+    from vivavoce.server.app import running
+
     async with running(settings(max_sessions), registry=registry()) as server:
         gc.collect()
         gc.freeze()
@@ -66,6 +65,8 @@ async def main(max_sessions: int) -> None:
 
 
 if __name__ == "__main__":
+    import uvloop
+
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--core", type=int, help="run on this core only")
     parser.add_argument("--max-sessions", type=int, default=10_000)

@@ -15,6 +15,7 @@ from typing import Final, cast
 
 from vivavoce.config import Config
 from vivavoce.engines.base import Engine
+from vivavoce.engines.registry import Registry
 from vivavoce.engines.sharing import EngineHost, SharedEngine, is_heavy, stand_in
 from vivavoce.gateway.deployments import EngineKey, open_engines
 from vivavoce.gateway.quota import Counters
@@ -116,19 +117,31 @@ class Stop:
             self._starting.cancel()
 
 
-async def work(config: Config, control: socket.socket, counters: Counters, host: Path) -> int:
+async def work(
+    config: Config, control: socket.socket, counters: Counters, host: Path, registry: Registry | None = None
+) -> int:
     """Serve until the supervisor says otherwise, or is gone; at once while engines still start. Returns the exit
-    code. ``host``: where the heavy engines are. Raises what :func:`vivavoce.server.app.assembled` raises.
+    code.
+
+    ``host``: where the heavy engines are; ``registry``: None for the installed engines. Raises what
+    :func:`vivavoce.server.app.assembled` raises.
     """
     stop = Stop()
-    return await stop.run(_work(config, control, counters, host, stop))
+    return await stop.run(_work(config, control, counters, host, stop, registry))
 
 
-async def _work(config: Config, control: socket.socket, counters: Counters, host: Path, stop: Stop) -> None:
+async def _work(
+    config: Config,
+    control: socket.socket,
+    counters: Counters,
+    host: Path,
+    stop: Stop,
+    registry: Registry | None,
+) -> None:
     def instead(key: EngineKey, engine: Engine) -> Engine:
         return stand_in(engine, _name(key), host) if is_heavy(engine) else engine
 
-    async with assembled(config, counters=counters, instead=instead) as assembly:
+    async with assembled(config, registry=registry, counters=counters, instead=instead) as assembly:
         settle_memory()
         stop.started()
         endpoint = assembly.endpoint
