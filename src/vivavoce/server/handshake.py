@@ -11,7 +11,7 @@ from collections.abc import Iterable
 from typing import Final
 
 import msgspec
-from aiohttp import WSMsgType, web
+from aiohttp import WSCloseCode, WSMsgType, web
 from multidict import CIMultiDict
 
 from vivavoce.gateway.admission import AZURE_PREFIX, UpgradeRequest, chosen_subprotocol, client_request_id
@@ -99,9 +99,13 @@ class Handshake:
 
 
 class Socket(web.WebSocketResponse):
-    """Where aiohttp closes by itself because of a broken frame, it gives no reason: we do."""
+    """Where aiohttp closes by itself because of a broken frame, it gives no reason, and if it cannot
+    inflate one no code: we do.
+    """
 
     async def close(self, *, code: int = 1000, message: bytes = b"", drain: bool = True) -> bool:
+        if code == WSCloseCode.OK and self.exception() is not None:
+            code = WSCloseCode.PROTOCOL_ERROR
         return await super().close(code=code, message=message or _CLOSE_REASONS.get(code, b""), drain=drain)
 
 

@@ -221,6 +221,13 @@ class RealtimeEndpoint:
                     turn = loop.time()
         except ConnectionError:
             return
+        except asyncio.CancelledError:
+            task = asyncio.current_task()
+            if task is None or task.cancelling():
+                raise
+            # All who write to a socket wait for room on one future of aiohttp's: the outbox gave up, and cancelled
+            # a pong of ours with it.
+            return
         finally:
             keepalive.stop()
 
