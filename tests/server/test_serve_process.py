@@ -7,6 +7,7 @@ import base64
 import re
 import signal
 import socket as sockets
+import ssl
 import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -64,9 +65,11 @@ async def serve(*options: str) -> AsyncIterator[tuple[asyncio.subprocess.Process
     try:
         async with asyncio.timeout(PATIENCE_S):
             line = (await process.stdout.readline()).decode()
-        ready = re.fullmatch(r"vivavoce is ready: ws://(127\.0\.0\.1:\d+)/openai/realtime\?.* \(OpenAI\)\n", line)
+        ready = re.fullmatch(
+            r"vivavoce is ready: ws(s?)://(127\.0\.0\.1:\d+)/openai/realtime\?.* \(OpenAI\)\n", line
+        )
         assert ready is not None, line
-        yield process, f"http://{ready[1]}"
+        yield process, f"http{ready[1]}://{ready[2]}"
     finally:
         if process.returncode is None:
             process.kill()
@@ -105,6 +108,36 @@ async def test_a_signal_ends_it_in_order(name: signal.Signals) -> None:
         assert b"Traceback" not in err
         assert KEY.encode() not in err
         await eventually(lambda: not any(alive(worker) for worker in workers))
+
+
+async def test_it_serves_tls() -> None:
+    """On the event loop of production, which has a TLS of its own."""
+    data = Path(__file__).parent / "data"
+    trust = ssl.create_default_context(cafile=str(data / "server.cert.pem"))
+    files = ("--tls-cert", str(data / "server.cert.pem"), "--tls-key", str(data / "server.key.pem"))
+    async with serve("--api-key", KEY, *files) as (process, url), ClientSession(url) as client:
+        assert url.startswith("https://")
+        async with client.get("/readyz", ssl=trust) as answer:
+            assert answer.status == 200
+        async with client.ws_connect(AZURE, headers={"api-key": KEY}, ssl=trust) as socket:
+            await Wire(socket).until("conversation.created")
+            await Wire(socket).silence()
+            process.send_signal(signal.SIGTERM)
+            assert await Wire(socket).closed() == 1001
+        async with asyncio.timeout(PATIENCE_S):
+            assert await process.wait() == 0
+
+
+async def test_a_certificate_that_is_not_there() -> None:
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", "vivavoce", "serve", "--tls-cert", "gone.pem"),
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.PIPE,
+    )
+    async with asyncio.timeout(PATIENCE_S):
+        out, err = await process.communicate()
+    assert (process.returncode, out) == (2, b"")
+    assert err == b"vivavoce: --tls-cert: gone.pem cannot be read: No such file or directory\n"
 
 
 async def test_a_port_that_is_taken() -> None:
