@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import threading
+import weakref
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -372,6 +374,21 @@ async def test_a_slot_in_flight_is_not_given_away(vad: FakeVad) -> None:
 
 
 # -------------------------------------------------------------------------------------------- fairness
+
+
+async def test_an_idle_pool_holds_nothing_of_a_stream_that_was_closed(vad: FakeVad) -> None:
+    async with VadPool(vad, interval=0) as pool:
+        ears = Ears(pool)
+        ears.stream.feed(0, PCM, flat(1))
+        await ears.until(frames=1)
+        ears.stream.close()
+        gone = weakref.ref(ears)
+        del ears
+        # The thread may still be letting go of the slice.
+        async with asyncio.timeout(10):
+            while gone() is not None:
+                await asyncio.sleep(0)
+                gc.collect()
 
 
 async def test_a_round_takes_one_frame_of_each_stream(vad: FakeVad) -> None:

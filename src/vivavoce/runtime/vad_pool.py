@@ -493,20 +493,24 @@ class VadPool:
             if pause > 0 and not self._behind:
                 await asyncio.sleep(pause)
             looked = loop.time()
-            rounds = self._gather()
-            if not self._ready:
-                self._wake.clear()
-            if rounds:
-                self._bank.reserve(self._slots)
-                work = loop.run_in_executor(executor, self._bank.perform, rounds)
-                try:
-                    results, seconds = await asyncio.shield(work)
-                except asyncio.CancelledError:
-                    await asyncio.wait([work])
-                    raise
-                self._learn(rounds, seconds)
-                for done, result in zip(rounds, results, strict=True):
-                    _deliver(done, result)
+            await self._run_slice(executor)
+
+    async def _run_slice(self, executor: ThreadPoolExecutor) -> None:
+        """A method of its own, so that a pool that waits for sound holds nothing of the sessions that it served."""
+        rounds = self._gather()
+        if not self._ready:
+            self._wake.clear()
+        if rounds:
+            self._bank.reserve(self._slots)
+            work = asyncio.get_running_loop().run_in_executor(executor, self._bank.perform, rounds)
+            try:
+                results, seconds = await asyncio.shield(work)
+            except asyncio.CancelledError:
+                await asyncio.wait([work])
+                raise
+            self._learn(rounds, seconds)
+            for done, result in zip(rounds, results, strict=True):
+                _deliver(done, result)
 
     def _gather(self) -> list[_Round]:
         """The next slice: a round of the streams in turn and, when they all fit, more rounds of those with more."""

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import AsyncGenerator, AsyncIterator, Callable
+from collections.abc import AsyncGenerator, AsyncIterator
 from typing import Final, Generic, TypeAlias, TypeVar
 
 import numpy as np
@@ -29,7 +29,7 @@ from vivavoce.engines.base import (
     TranscriptionOptions,
     VadCapabilities,
 )
-from vivavoce.runtime.vad_pool import FRAME_TICKS, VadPool, VadStream
+from vivavoce.runtime.vad_pool import FRAME_TICKS, VadPool
 from vivavoce.wire.session_config import VOICES
 
 VERSION: Final = "1"
@@ -95,12 +95,6 @@ class WatchedVadPool(VadPool):
     def __init__(self, vad: PuppetVad) -> None:
         super().__init__(vad, interval=0)
         self._puppet = vad
-        self._opened: list[VadStream] = []
-
-    def open(self, on_frame: Callable[[int, float], None], on_fault: Callable[[Exception], None]) -> VadStream:
-        stream = super().open(on_frame, on_fault)
-        self._opened.append(stream)
-        return stream
 
     async def reported(self) -> None:
         """Wait until less than a frame waits in every stream; does not wait for a VAD that is held.
@@ -108,7 +102,7 @@ class WatchedVadPool(VadPool):
         Frames that are forgotten while they are judged end in no callback, so there is nothing to wait on but the
         pool's own account.
         """
-        while not self._puppet.held and any(s.backlog_ticks >= FRAME_TICKS for s in self._opened):  # noqa: ASYNC110
+        while not self._puppet.held and any(s.backlog_ticks >= FRAME_TICKS for s in self._streams):  # noqa: ASYNC110
             await asyncio.sleep(0)
 
 
@@ -122,8 +116,7 @@ class PuppetTranscriber(_Puppet):
     async def transcribe(
         self, audio: AsyncIterator[bytes], options: TranscriptionOptions
     ) -> AsyncGenerator[TranscriptDelta, None]:
-        part = _part(self._parts, _owner("recognise"))
-        part.entered()
+        part = _enter(self._parts, "recognise")
         async for _ in audio:
             pass
         words, _ = await part.cues.get()
@@ -149,10 +142,8 @@ class PuppetSpeechModel(_Puppet):
         self._parts: dict[str, _Part[Cue]] = {}
 
     async def respond(self, request: SpeechRequest) -> AsyncGenerator[SpeechDelta, None]:
-        response_id = _owner("respond")
-        self.requests[response_id] = request
-        part = _part(self._parts, response_id)
-        part.entered()
+        self.requests[_owner("respond")] = request
+        part = _enter(self._parts, "respond")
         while True:
             cue, taken = await part.cues.get()
             if isinstance(cue, Exception):
@@ -184,10 +175,14 @@ class _Part(Generic[_Cue]):
         self.cues: asyncio.Queue[tuple[_Cue, asyncio.Event]] = asyncio.Queue()
         self._task: asyncio.Future[asyncio.Task[object]] = asyncio.get_running_loop().create_future()
 
-    def entered(self) -> None:
-        task = asyncio.current_task()
-        assert task is not None
+    def entered(self, task: asyncio.Task[object]) -> None:
+        if self._task.done():
+            # An item whose audio still comes is listened to anew when its transcription is changed.
+            self._task = asyncio.get_running_loop().create_future()
         self._task.set_result(task)
+
+    def belongs_to(self, task: asyncio.Task[object]) -> bool:
+        return self._task.done() and self._task.result() is task
 
     async def ended(self) -> None:
         await asyncio.wait([await self._task])
@@ -203,6 +198,21 @@ def _part(parts: dict[str, _Part[_Cue]], owner: str) -> _Part[_Cue]:
     if owner not in parts:
         parts[owner] = _Part()
     return parts[owner]
+
+
+def _enter(parts: dict[str, _Part[_Cue]], work: str) -> _Part[_Cue]:
+    """The part of the task that runs; forgotten when the task ends, so that nothing of a session is left."""
+    owner, task = _owner(work), asyncio.current_task()
+    assert task is not None
+    part = _part(parts, owner)
+    part.entered(task)
+
+    def left(ended: asyncio.Task[object]) -> None:
+        if part.belongs_to(ended) and parts.get(owner) is part:
+            del parts[owner]
+
+    task.add_done_callback(left)
+    return part
 
 
 def _owner(work: str) -> str:
