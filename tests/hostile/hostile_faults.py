@@ -179,6 +179,7 @@ EVENTS: Final = {
     "input_audio_buffer.clear": _event(),
     "conversation.item.create": _event("item", "previous_item_id", item=_ITEM, previous_item_id=_STRING),
     "conversation.item.delete": _event("item_id", item_id=_STRING),
+    "conversation.item.retrieve": _event("item_id", item_id=_STRING),
     "conversation.item.truncate": _event(
         "item_id content_index audio_end_ms",
         item_id=_STRING,

@@ -461,10 +461,20 @@ class Hostile(RuleBasedStateMachine):
             fields = {"previous_item_id": "b"}
         self.say(client, _event("conversation.item.create", event_id, item=item, **fields), now=now)
 
-    @rule(who=WHO, which=PICKS, event_id=EVENT_IDS, now=SEND)
-    def item_delete(self, who: int, which: Any, event_id: Any, now: bool) -> None:
+    @rule(
+        who=WHO,
+        kind=st.sampled_from(["delete", "delete", "retrieve", "retrieve", "retrieve"]),
+        which=PICKS,
+        event_id=EVENT_IDS,
+        now=SEND,
+    )
+    def item_delete_or_retrieve(self, who: int, kind: str, which: Any, event_id: Any, now: bool) -> None:
         client = self.clients[who % len(self.clients)]
-        self.say(client, _event("conversation.item.delete", event_id, item_id=self.pick(client, which)), now=now)
+        event = _event(f"conversation.item.{kind}", event_id, item_id=self.pick(client, which))
+        if kind == "retrieve" and not client.model.edition.extras:
+            self.refused(client, event, "invalid_value", "type", now=now)
+        else:
+            self.say(client, event, now=now)
 
     @rule(
         who=WHO,
@@ -676,7 +686,7 @@ class Hostile(RuleBasedStateMachine):
         client = waiting[who % len(waiting)]
         item = client.model.unheard[0]
         assert item.id.value is not None
-        heard: str | base.EngineError = words
+        heard: base.TranscriptDelta | Exception = base.TranscriptDelta(words)
         if fails:
             heard = base.EngineError("deaf", "No.")
             client.due.append(Due("~ unheard deaf", client.model.unheard_for(item, "deaf")))

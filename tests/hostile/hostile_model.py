@@ -19,7 +19,7 @@ import copy
 from dataclasses import dataclass, field
 from typing import Any, Final, TypeAlias
 
-from hostile_matching import Frame, Limits, Naming, Ref, Sound, UnixTime, Usage
+from hostile_matching import Frame, Limits, Naming, Ref, Sound, UnixTime, Usage, Whole
 
 TICKS_MS: Final = 24
 FRAME: Final = 32 * TICKS_MS
@@ -81,6 +81,8 @@ class Item:
     spoken_ms: int = 0
     """Assistant audio that the conversation holds."""
     truncated: bool = False
+    sounds: dict[int, tuple[str, Span]] = field(default_factory=dict)
+    """What the client sent of sound: format and ticks, by content index."""
 
     @property
     def spoken(self) -> bool:
@@ -252,6 +254,8 @@ class Model:
                     frames = self._item_create(event["item"], event.get("previous_item_id"))
                 case "conversation.item.delete":
                     frames = self._item_delete(event["item_id"])
+                case "conversation.item.retrieve":
+                    frames = self._item_retrieve(event["item_id"])
                 case "conversation.item.truncate":
                     frames = self._item_truncate(event["item_id"], event["content_index"], event["audio_end_ms"])
                 case "response.create":
@@ -471,6 +475,7 @@ class Model:
         slack = 0 if self.exact else 3 * len(self.chunks)
         audio = (max(0, held - slack) // USER_TOKEN, (held + slack) // USER_TOKEN)
         item = Item(item_id, message(item_id, "user", [{"type": "input_audio", "transcript": None}]), audio)
+        item.sounds = {0: ("pcm16" if self.exact else "", (max(0, held - slack), held + slack))}
         previous = self.items[-1].id if self.items else None
         if self.config["input_audio_transcription"] is not None:
             self.unheard.append(item)
@@ -482,15 +487,16 @@ class Model:
     def heard(self, item: Item, words: str) -> list[Frame]:
         """The recogniser has the words of an item that waits for them."""
         self.unheard.remove(item)
-        item.wire["content"] = [{"type": "input_audio", "transcript": words}]
-        return [
-            {
-                "type": "conversation.item.input_audio_transcription.completed",
-                "item_id": item.id,
-                "content_index": 0,
-                "transcript": words,
-            }
-        ]
+        item.wire = item.wire | {"content": [{"type": "input_audio", "transcript": words}]}
+        at = {"item_id": item.id, "content_index": 0}
+        kind = "conversation.item.input_audio_transcription"
+        completed: Frame = {"type": f"{kind}.completed", **at, "transcript": words}
+        if not self.edition.extras:
+            return [completed]
+        _, (least, most) = item.sounds[0]
+        seconds = Whole(-(-least // (1000 * TICKS_MS)), -(-most // (1000 * TICKS_MS)))
+        completed["usage"] = {"type": "duration", "seconds": seconds}
+        return [{"type": f"{kind}.delta", **at, "delta": words}] * bool(words) + [completed]
 
     def unheard_for(self, item: Item, code: str) -> list[Frame]:
         """The recogniser failed."""
@@ -547,8 +553,9 @@ class Model:
         item_id = Ref("item", given.get("id"))
         match given["type"]:
             case "message":
-                content, audio = self._content(given, where)
-                return Item(item_id, message(item_id, given["role"], content), (audio, audio))
+                content, sounds = self._content(given, where)
+                audio = sum(ticks // USER_TOKEN for _, (ticks, _) in sounds.values())
+                return Item(item_id, message(item_id, given["role"], content), (audio, audio), sounds=sounds)
             case "function_call":
                 call_id = Ref("call", given.get("call_id"))
                 wire = {"name": given["name"], "call_id": call_id, "arguments": given["arguments"]}
@@ -561,14 +568,16 @@ class Model:
                 wire = {"call_id": given["call_id"], "output": given["output"]}
                 return Item(item_id, _item(kind, item_id, "completed") | wire)
 
-    def _content(self, given: dict[str, Any], where: str) -> tuple[list[dict[str, Any]], int]:
+    def _content(
+        self, given: dict[str, Any], where: str
+    ) -> tuple[list[dict[str, Any]], dict[int, tuple[str, Span]]]:
         names = {
             "pcm16": "mono PCM16 at 24kHz",
             "g711_ulaw": "G.711 u-law at 8kHz",
             "g711_alaw": "G.711 A-law at 8kHz",
         }
         content = []
-        tokens = 0
+        sounds: dict[int, tuple[str, Span]] = {}
         for i, part in enumerate(given["content"]):
             if part["type"] != "input_audio":
                 content.append({"type": part["type"], "text": part["text"]})
@@ -584,9 +593,10 @@ class Model:
                     raise Refused("invalid_value", f"{expected} an invalid value.", param)
                 if not size and part.get("transcript") is None:
                     raise Refused("invalid_value", f"{expected} empty bytes.", param)
-                tokens += ticks_of(size, self.format) // USER_TOKEN
+                if size:
+                    sounds[i] = (self.format, (ticks_of(size, self.format),) * 2)
             content.append({"type": "input_audio", "transcript": part.get("transcript")})
-        return content, tokens
+        return content, sounds
 
     def _item_delete(self, item_id: str) -> list[Frame]:
         item = self.find(item_id)
@@ -598,6 +608,29 @@ class Model:
             self.unheard.remove(item)
             self.orphans.add(item_id)
         return [{"type": "conversation.item.deleted", "item_id": item_id}]
+
+    def _item_retrieve(self, item_id: str) -> list[Frame]:
+        self._catch_up()
+        item = self.find(item_id)
+        if item is None:
+            message_ = f"Error retrieving item: the item with id '{item_id}' does not exist."
+            raise Refused("item_retrieve_invalid_item_id", message_)
+        wire = dict(item.wire)
+        opened = self.default.open if self.default is not None else None
+        if opened is not None and opened.item is item and self.default is not None:
+            if opened.call:
+                wire["arguments"] = opened.text
+            else:
+                kind, key = ("audio", "transcript") if self.default.speaks else ("text", "text")
+                wire["content"] = [{"type": kind, key: opened.text}]
+        if item.truncated:
+            wire["content"] = [{"type": "audio", "transcript": None}]
+        if "content" in wire:
+            wire["content"] = [dict(part) for part in wire["content"]]
+        for i, (fmt, (ticks, _)) in item.sounds.items():
+            same = fmt == self.format
+            wire["content"][i]["audio"] = Sound(bytes_of(ticks, fmt) if same else None)
+        return [{"type": "conversation.item.retrieved", "item": wire}]
 
     def _item_truncate(self, item_id: str, content_index: int, end_ms: int) -> list[Frame]:
         self._catch_up()
@@ -647,16 +680,11 @@ class Model:
         self._check_tools(choice, known, "response")
         context = self._context(given["input"]) if "input" in given else None
         frames: list[Frame] = []
-        late: list[Frame] = []
         if replaces and self.default is not None:
-            ended = self._end(self.default, "cancelled", {"type": "cancelled", "reason": "client_cancelled"})
-            # What is left of the quota is told when everything else is.
-            late = [frame for frame in ended if frame["type"] == "rate_limits.updated"]
-            frames = [frame for frame in ended if frame["type"] != "rate_limits.updated"]
+            frames = self._end(self.default, "cancelled", {"type": "cancelled", "reason": "client_cancelled"})
         if in_band:
             self.owed = False
-        created = self._start(given, in_band, context)
-        return [*frames, created[0], *late, *created[1:]]
+        return frames + self._start(given, in_band, context)
 
     def _context(self, given: list[dict[str, Any]]) -> list[Item]:
         context: list[Item] = []

@@ -42,6 +42,9 @@ class Record:
             body["delta"] = f"*{len(body['delta']) // 4 * 3 - body['delta'].count('=')} bytes"
         elif kind in ("session.created", "session.updated"):
             body["session"] = {**body["session"], "expires_at": "*"}
+        elif kind == "conversation.item.retrieved" and "content" in body["item"]:
+            content = [part | {"audio": "*"} if "audio" in part else part for part in body["item"]["content"]]
+            body["item"] = {**body["item"], "content": content}
         self._lines.append(f"<= {kind} {json.dumps(self._named(body, learn=True))}")
 
     def _named(self, value: Any, *, learn: bool = False) -> Any:

@@ -113,6 +113,7 @@ class Stage:
             max_sessions=8,
             ping_interval_s=_NEVER_S,
             session_seconds=LIFETIME_S,
+            compression=True,
         )
         application = web.Application()
         application.router.add_route("*", "/{path:.*}", self.endpoint.handle)
@@ -193,7 +194,7 @@ class Line:
 
         return self._stage.run(play())
 
-    def hear(self, item_id: str, words: str | base.EngineError) -> list[Frame]:
+    def hear(self, item_id: str, words: base.TranscriptDelta | Exception) -> list[Frame]:
         async def hear() -> list[Frame]:
             await self._stage.transcriber.say(item_id, words)
             return await self._all_that_came()
