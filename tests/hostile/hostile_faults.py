@@ -97,13 +97,18 @@ _TOOL: Final = _object(
     description=Text(most=1024),
     parameters=Free(),
 )
-_VAD: Final = _object(
-    "type",
-    type=Text(one_of=("server_vad", "none")),
-    threshold=Number(0, 1),
-    prefix_padding_ms=Number(0, 5000, whole=True),
-    silence_duration_ms=Number(0, 1_800_000, whole=True),
-    create_response=Flag(),
+_VAD: Final = ByType(
+    {
+        "none": _object("type", type=_STRING),
+        "server_vad": _object(
+            "type",
+            type=_STRING,
+            threshold=Number(0, 1),
+            prefix_padding_ms=Number(0, 5000, whole=True),
+            silence_duration_ms=Number(0, 1_800_000, whole=True),
+            create_response=Flag(),
+        ),
+    }
 )
 _SESSION: Final = _object(
     "",

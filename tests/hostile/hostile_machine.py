@@ -532,7 +532,11 @@ class Hostile(RuleBasedStateMachine):
                 others = [run for other in self.clients if other is not client for run in other.model.runs]
                 response_id = others[0].id.value if others else "resp_none"
             fields = {"response_id": response_id}
-        self.say(client, _event("response.cancel", event_id, **fields), now=now)
+        event = _event("response.cancel", event_id, **fields)
+        if fields and not client.model.edition.cancels_by_id:
+            self.refused(client, event, "unknown_parameter", "response_id", now=now)
+        else:
+            self.say(client, event, now=now)
 
     # --------------------------------------------------------------------------------------------- wrong events
 
@@ -551,7 +555,7 @@ class Hostile(RuleBasedStateMachine):
                     {"type": "input_audio_buffer.clear"},
                     {"type": "conversation.item.delete", "item_id": "a"},
                     {"type": "conversation.item.truncate", "item_id": "a", "content_index": 0, "audio_end_ms": 0},
-                    {"type": "response.cancel", "response_id": "resp_1"},
+                    {"type": "response.cancel"},
                 ]
             ),
         ),

@@ -29,6 +29,11 @@ OUT_OF_BAND: Final = 16
 BYTE_TICKS: Final = {"pcm16": (1, 2), "g711_ulaw": (3, 1), "g711_alaw": (3, 1)}
 """Ticks for so many bytes."""
 
+FORMAT_NAMES: Final = {
+    "pcm16": "mono PCM16 at 24kHz",
+    "g711_ulaw": "G.711 u-law at 8kHz",
+    "g711_alaw": "G.711 A-law at 8kHz",
+}
 ZERO_BYTES: Final = {"pcm16": 0.0, "g711_ulaw": 32124 / 32768, "g711_alaw": 5504 / 32768}
 """Of full scale: what bytes of zero sound like."""
 
@@ -47,6 +52,10 @@ class Edition:
     shows_interrupt: bool
     describes: bool
     extras: bool
+
+    @property
+    def cancels_by_id(self) -> bool:
+        return self.knows_interrupt
 
 
 EDITIONS: Final = {
@@ -323,20 +332,9 @@ class Model:
     # ----------------------------------------------------------------------------------- audio and turns
 
     def _append(self, audio: str) -> list[Frame]:
-        names = {
-            "pcm16": "mono PCM16 at 24kHz",
-            "g711_ulaw": "G.711 u-law at 8kHz",
-            "g711_alaw": "G.711 A-law at 8kHz",
-        }
-        expected = f"Invalid 'audio'. Expected base64-encoded audio bytes ({names[self.format]}) but got"
-        try:
-            size = len(base64.b64decode(audio, validate=True))
-        except (binascii.Error, ValueError):
-            raise Refused("invalid_value", f"{expected} an invalid value.", "audio") from None
+        size = self._sound_size(audio, "audio")
         if not size:
-            raise Refused("invalid_value", f"{expected} empty bytes.", "audio")
-        if self.format == "pcm16" and size % 2:
-            raise Refused("invalid_value", f"{expected} an invalid value.", "audio")
+            raise Refused("invalid_value", f"{self._wanted('audio')} empty bytes.", "audio")
         return self.sound(size, ZERO_BYTES[self.format])
 
     def sound(self, size: int, amplitude: float) -> list[Frame]:
@@ -526,6 +524,7 @@ class Model:
         return {"type": "conversation.item.created", "previous_item_id": previous, "item": dict(item.wire)}
 
     def _item_create(self, given: dict[str, Any], previous: str | None) -> list[Frame]:
+        self._check_sound(given, "item")
         at = len(self.items)
         if previous is not None:
             before = self.find(previous)
@@ -553,7 +552,7 @@ class Model:
         item_id = Ref("item", given.get("id"))
         match given["type"]:
             case "message":
-                content, sounds = self._content(given, where)
+                content, sounds = self._content(given)
                 audio = sum(ticks // USER_TOKEN for _, (ticks, _) in sounds.values())
                 return Item(item_id, message(item_id, given["role"], content), (audio, audio), sounds=sounds)
             case "function_call":
@@ -568,34 +567,38 @@ class Model:
                 wire = {"call_id": given["call_id"], "output": given["output"]}
                 return Item(item_id, _item(kind, item_id, "completed") | wire)
 
-    def _content(
-        self, given: dict[str, Any], where: str
-    ) -> tuple[list[dict[str, Any]], dict[int, tuple[str, Span]]]:
-        names = {
-            "pcm16": "mono PCM16 at 24kHz",
-            "g711_ulaw": "G.711 u-law at 8kHz",
-            "g711_alaw": "G.711 A-law at 8kHz",
-        }
+    def _check_sound(self, given: dict[str, Any], where: str) -> None:
+        """Values are looked at before anything that depends on what was before."""
+        for i, part in enumerate(given.get("content", [])):
+            if "audio" in part:
+                param = f"{where}.content[{i}].audio"
+                if self._sound_size(part["audio"], param) == 0 and part.get("transcript") is None:
+                    raise Refused("invalid_value", f"{self._wanted(param)} empty bytes.", param)
+
+    def _wanted(self, param: str) -> str:
+        expected = f"base64-encoded audio bytes ({FORMAT_NAMES[self.format]})"
+        return f"Invalid '{param}'. Expected {expected} but got"
+
+    def _sound_size(self, audio: str, param: str) -> int:
+        try:
+            size = len(base64.b64decode(audio, validate=True))
+        except (binascii.Error, ValueError):
+            size = -1
+        if size < 0 or (self.format == "pcm16" and size % 2):
+            raise Refused("invalid_value", f"{self._wanted(param)} an invalid value.", param)
+        return size
+
+    def _content(self, given: dict[str, Any]) -> tuple[list[dict[str, Any]], dict[int, tuple[str, Span]]]:
         content = []
         sounds: dict[int, tuple[str, Span]] = {}
         for i, part in enumerate(given["content"]):
             if part["type"] != "input_audio":
                 content.append({"type": part["type"], "text": part["text"]})
                 continue
-            if "audio" in part:
-                param = f"{where}.content[{i}].audio"
-                expected = f"Invalid '{param}'. Expected base64-encoded audio bytes ({names[self.format]}) but got"
-                try:
-                    size = len(base64.b64decode(part["audio"], validate=True))
-                except (binascii.Error, ValueError):
-                    raise Refused("invalid_value", f"{expected} an invalid value.", param) from None
-                if self.format == "pcm16" and size % 2:
-                    raise Refused("invalid_value", f"{expected} an invalid value.", param)
-                if not size and part.get("transcript") is None:
-                    raise Refused("invalid_value", f"{expected} empty bytes.", param)
-                if size:
-                    sounds[i] = (self.format, (ticks_of(size, self.format),) * 2)
             content.append({"type": "input_audio", "transcript": part.get("transcript")})
+            if part.get("audio"):
+                ticks = ticks_of(self._sound_size(part["audio"], ""), self.format)
+                sounds[i] = (self.format, (ticks, ticks))
         return content, sounds
 
     def _item_delete(self, item_id: str) -> list[Frame]:
@@ -658,6 +661,8 @@ class Model:
     def _response_create(self, given: dict[str, Any]) -> list[Frame]:
         in_band = given.get("conversation") != "none" and given.get("commit") is not False
         replaces = given.get("cancel_previous") is True
+        for i, one in enumerate(given.get("input", [])):
+            self._check_sound(one, f"response.input[{i}]")
         if in_band and self.default is not None and not replaces:
             raise Refused(
                 "conversation_already_has_active_response",
