@@ -689,7 +689,11 @@ class Model:
             frames = self._end(self.default, "cancelled", {"type": "cancelled", "reason": "client_cancelled"})
         if in_band:
             self.owed = False
-        return frames + self._start(given, in_band, context)
+            return frames + self._start(given, in_band, context)
+        # Out of band nothing waits: what is left of the quota is told when everything else is.
+        told = [frame for frame in frames if frame["type"] == "rate_limits.updated"]
+        created, *rest = self._start(given, in_band, context)
+        return [*frames[: len(frames) - len(told)], created, *told, *rest]
 
     def _context(self, given: list[dict[str, Any]]) -> list[Item]:
         context: list[Item] = []
