@@ -485,7 +485,10 @@ class Hostile(RuleBasedStateMachine):
         now=SEND,
     )
     def item_truncate(self, who: int, which: Any, index: int, beyond: Any, event_id: Any, now: bool) -> None:
-        client = self.clients[who % len(self.clients)]
+        self.truncate(self.clients[who % len(self.clients)], which, index, beyond, event_id, now=now)
+
+    def truncate(self, client: Client, which: Any, index: int, beyond: Any, event_id: Any, *, now: bool) -> None:
+        """``beyond``: how many ms more than there are, or a part of them."""
         item_id = self.pick(client, which)
         item = client.model.find(item_id)
         have = item.spoken_ms if item else 0
@@ -611,9 +614,11 @@ class Hostile(RuleBasedStateMachine):
         turn=st.booleans(),
         cues=st.lists(CUES, min_size=1, max_size=5),
         how=st.sampled_from(["stop", "stop", "", "", "max_output_tokens"]),
+        cut=st.sampled_from([None, None, 0, 1, "half"]),
     )
-    def talk(self, who: int, turn: bool, cues: list[tuple[str, Any]], how: str) -> None:
-        """What usually happens: somebody speaks, or asks for a response, and is answered, to the end or not."""
+    def talk(self, who: int, turn: bool, cues: list[tuple[str, Any]], how: str, cut: Any) -> None:
+        """What usually happens: somebody speaks, or asks for a response, and is answered, to the end or not; what
+        was not played is cut off."""
         client = self.clients[who % len(self.clients)]
         self.settle(client)
         if turn and client.model.detects:
@@ -627,6 +632,8 @@ class Hostile(RuleBasedStateMachine):
                 self.produce_one(client, run, kind, value)
         if how and run is not None and run is client.model.default:
             self.finish_one(client, run, how)
+        if cut is not None:
+            self.truncate(client, "spoken", 0, cut, Ellipsis, now=True)
 
     @precondition(lambda self: any(client.model.runs for client in self.clients))
     @rule(who=WHO, which=st.sampled_from([0, 0, 0, 1, 2]), cues=st.lists(CUES, min_size=1, max_size=5))

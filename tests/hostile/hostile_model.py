@@ -52,17 +52,25 @@ class Edition:
     shows_interrupt: bool
     describes: bool
     extras: bool
+    early: frozenset[str] = frozenset()
+    """Codes that it did not have yet."""
 
     @property
     def cancels_by_id(self) -> bool:
         return self.knows_interrupt
 
 
+_ACTIVE: Final = "conversation_already_has_active_response"
+EARLY_TEXTS: Final = {
+    "input_audio_buffer_commit_empty": "Error committing input audio buffer: the buffer is empty.",
+    _ACTIVE: "Conversation already has an active response",
+}
+"""How errors were told before they had codes."""
 EDITIONS: Final = {
     one.name: one
     for one in (
-        Edition("azure-2024-10-01", "done", False, False, False, False, False),
-        Edition("azure-2024-12-17", "created", True, True, False, True, False),
+        Edition("azure-2024-10-01", "done", False, False, False, False, False, frozenset(EARLY_TEXTS)),
+        Edition("azure-2024-12-17", "created", True, True, False, True, False, frozenset({_ACTIVE})),
         Edition("azure-2025-04", "created", True, True, True, True, True),
     )
 }
@@ -273,6 +281,8 @@ class Model:
                     assert kind == "response.cancel"
                     frames = self._response_cancel(event.get("response_id"))
         except Refused as refused:
+            if refused.code in self.edition.early:
+                return [error(None, EARLY_TEXTS[refused.code], None, event.get("event_id"))]
             return [error(refused.code, refused.message, refused.param, event.get("event_id"))]
         return frames + self._pay()
 

@@ -80,6 +80,11 @@ class PureRunner:
         self._effects: list[c.Effect] = []
         self._watch = watch
 
+    @property
+    def config(self) -> SessionConfig:
+        """The session's configuration as it is now."""
+        return self._session.config
+
     def open(self) -> list[Actual]:
         """The client connects -> what it is told."""
         self.opened = True
