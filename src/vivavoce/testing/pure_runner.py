@@ -76,6 +76,8 @@ class PureRunner:
         self._vad = FrameCutter()
         self._listening: set[str] = set()
         self._inbox: deque[c.Input] = deque()
+        self._judged: deque[c.Input] = deque()
+        """Reports of the VAD: each comes by itself, after everything that the one before has caused."""
         self._actual: list[Actual] = []
         self._effects: list[c.Effect] = []
         self._watch = watch
@@ -163,8 +165,8 @@ class PureRunner:
 
     def _post(self, event: c.Input) -> None:
         self._inbox.append(event)
-        while self._inbox:
-            self._perform_all(self._session.receive(self._inbox.popleft(), self._now))
+        while waiting := self._inbox or self._judged:
+            self._perform_all(self._session.receive(waiting.popleft(), self._now))
 
     def _perform_all(self, effects: list[c.Effect]) -> None:
         for effect in effects:
@@ -180,7 +182,7 @@ class PureRunner:
             case c.Close():
                 self._actual.append(Closed(effect.code, effect.reason))
             case c.FeedVad():
-                self._inbox.extend(self._vad.feed(effect))
+                self._judged.extend(self._vad.feed(effect))
             case c.ResetVad():
                 self._vad.reset()
             case c.OpenUtterance():
