@@ -174,20 +174,32 @@ class _Part(Generic[_Cue]):
     def __init__(self) -> None:
         self.cues: asyncio.Queue[tuple[_Cue, asyncio.Event]] = asyncio.Queue()
         self._task: asyncio.Future[asyncio.Task[object]] = asyncio.get_running_loop().create_future()
+        self._over = False
 
     def entered(self, task: asyncio.Task[object]) -> None:
+        """Also for the second time: an item is listened to anew when its transcription is changed in mid-speech."""
         if self._task.done():
-            # An item whose audio still comes is listened to anew when its transcription is changed.
-            self._task = asyncio.get_running_loop().create_future()
+            self._renew()
+        self._over = False
         self._task.set_result(task)
+        task.add_done_callback(self._left)
 
-    def belongs_to(self, task: asyncio.Task[object]) -> bool:
-        return self._task.done() and self._task.result() is task
+    def _left(self, task: asyncio.Task[object]) -> None:
+        # A task that has ended holds much of its session.
+        if self._task.done() and self._task.result() is task:
+            self._renew()
+            self._over = True
+
+    def _renew(self) -> None:
+        self._task = asyncio.get_running_loop().create_future()
 
     async def ended(self) -> None:
-        await asyncio.wait([await self._task])
+        if not self._over:
+            await asyncio.wait([await self._task])
 
     async def taken_or_ended(self, taken: asyncio.Event) -> None:
+        if self._over:
+            return
         task = await self._task
         waiting = asyncio.create_task(taken.wait())
         await asyncio.wait([task, waiting], return_when=asyncio.FIRST_COMPLETED)
@@ -201,17 +213,10 @@ def _part(parts: dict[str, _Part[_Cue]], owner: str) -> _Part[_Cue]:
 
 
 def _enter(parts: dict[str, _Part[_Cue]], work: str) -> _Part[_Cue]:
-    """The part of the task that runs; forgotten when the task ends, so that nothing of a session is left."""
-    owner, task = _owner(work), asyncio.current_task()
+    """The part of the task that runs."""
+    part, task = _part(parts, _owner(work)), asyncio.current_task()
     assert task is not None
-    part = _part(parts, owner)
     part.entered(task)
-
-    def left(ended: asyncio.Task[object]) -> None:
-        if part.belongs_to(ended) and parts.get(owner) is part:
-            del parts[owner]
-
-    task.add_done_callback(left)
     return part
 
 
