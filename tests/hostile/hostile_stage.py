@@ -95,6 +95,7 @@ class Stage:
                     model=MODEL,
                     version="",
                     profile=profile,
+                    strict=True,
                     conversation_created=True,
                     instructions=INSTRUCTIONS,
                     engines={},
