@@ -28,7 +28,7 @@ bench: $(DEV)
 type: $(DEV)
 	$(BIN)/mypy
 
-# Clients that others wrote, each in an environment of its own under .judges/.
+# Clients that others wrote, each in an environment of its own under .judges/ (docs/reference/clients.md).
 judges: $(RUN)
 	$(BIN)/python tests/judges/run.py $(ARGS)
 

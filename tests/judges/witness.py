@@ -191,7 +191,8 @@ def judge_frames(inspect: Callable[[str], Findings], known: Known) -> str:
             findings = inspect(json.dumps(record["frame"]))
         except UnknownEvent:
             skipped += 1
-            _note(known.events.get(kind), f"{kind} is not known", met, wrong)
+            reason = f"{kind}: {known.events[kind]}" if kind in known.events else None
+            _note(reason, f"{kind} is not known", met, wrong)
             continue
         reasons = [_excuse(kind, fault, known.disagreements) for fault in findings.faults]
         for fault, reason in zip(findings.faults, reasons, strict=True):
