@@ -248,6 +248,12 @@ FIELDS: Final[dict[str, dict[str, Field]]] = {
         "audio_end_ms": Field("integer", required=True, low=0),
     },
     "response.create": RESPONSE_FIELDS,
+    "response.create input_items": {**EVENT_ID, "response": obj(nullable=True), "response.input_items": array()},
+    "response.create append_input_items": {
+        **EVENT_ID,
+        "response": obj(nullable=True),
+        "response.append_input_items": array(),
+    },
     "response.cancel": {**EVENT_ID, "response_id": text(nullable=True)},
 }
 
@@ -357,6 +363,10 @@ FULL: Final[dict[str, dict[str, Any]]] = {
             "cancel_previous": False,
         },
     },
+    "response.create input_items": {
+        "response": {"input_items": [MESSAGE_JSON, {"type": "item_reference", "id": "m0"}]}
+    },
+    "response.create append_input_items": {"response": {"append_input_items": [CALL_JSON, OUTPUT_JSON]}},
     "response.cancel": {"response_id": "resp_1"},
 }
 
@@ -487,6 +497,8 @@ def test_the_tables_name_every_field_of_every_shape() -> None:
             for path in fields
         }
         found = set(shape_paths(mi.type_info(shape), ""))
+        # The other contexts of a response have the items of ``input``, and ``item``.
+        found = {path for path in found if not re.match(r"response\.(append_)?input_items\[", path)}
         # Parts of other roles, and references, have no field of their own beside the id.
         assert found - known <= {"item.content[].id", "response.input[].content[].id"}, kind
         assert {path for path in known if not path.endswith(".topic")} <= found, kind
@@ -1143,6 +1155,47 @@ def options(**body: Any) -> sc.ResponseOptions:
     answer = decode({"type": "response.create", "response": body})
     assert isinstance(answer, ce.ResponseCreate), answer
     return answer.options
+
+
+@pytest.mark.parametrize("codec", [CODEC_OCTOBER, CODEC_DECEMBER, CODEC])
+def test_input_items_are_the_input(codec: Any) -> None:
+    given = [{"type": "item_reference", "id": "a"}, {"type": "message", "id": "b"}]
+    created = decode({"type": "response.create", "response": {"input_items": given}}, codec)
+    assert created.options.input == (items.ItemReference("a"), items.ItemReference("b"))
+    assert created.options.input_paths == ("response.input_items[0]", "response.input_items[1]")
+
+
+@pytest.mark.parametrize("codec", [CODEC_OCTOBER, CODEC_DECEMBER, CODEC])
+def test_append_input_items(codec: Any) -> None:
+    created = decode(
+        {"type": "response.create", "response": {"append_input_items": [CALL_JSON, OUTPUT_JSON]}}, codec
+    )
+    assert created.options.input is None
+    assert created.options.append == (
+        items.FunctionCallItem("c1", "call_1", "weather", "{}"),
+        items.FunctionCallOutputItem("o1", "call_1", "sunny"),
+    )
+    assert options(append_input_items=[]).append == ()
+
+
+def test_references_cannot_be_appended() -> None:
+    body = {"append_input_items": [{"type": "item_reference", "id": "a"}]}
+    found = fault({"type": "response.create", "event_id": "e1", "response": body})
+    assert (found.code, found.param) == ("invalid_value", "response.append_input_items[0].type")
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [("input", "input_items"), ("input", "append_input_items"), ("input_items", "append_input_items")],
+)
+def test_one_context_at_a_time(one: str, other: str) -> None:
+    bodies: tuple[dict[str, Any], ...] = ({one: [], other: []}, {other: [], one: []})
+    for body in bodies:
+        assert fault({"type": "response.create", "event_id": "e1", "response": body}) == error(
+            "invalid_value",
+            f"Invalid 'response.{other}': it cannot be used together with 'response.{one}'.",
+            f"response.{other}",
+        )
 
 
 def test_alpha_fields() -> None:

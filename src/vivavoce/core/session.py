@@ -15,6 +15,7 @@ Laws
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from enum import Enum, auto
 from types import MappingProxyType
@@ -467,8 +468,10 @@ class Session:
             raise errors.duplicate_item(event.item.id)
         if isinstance(event.item, items.FunctionCallOutputItem):
             self._check_call(event.item.call_id, "item.call_id")
-        entry = self._entry(event.item)
-        previous = self._conversation.add(entry, event.previous_item_id)
+        self._add(self._entry(event.item), event.previous_item_id)
+
+    def _add(self, entry: Entry, previous_item_id: str | None) -> None:
+        previous = self._conversation.add(entry, previous_item_id)
         self._journal.emit(se.ItemAdded(previous, entry.item))
         self._journal.emit(se.ItemDone(previous, entry.item))
 
@@ -554,7 +557,7 @@ class Session:
         if self.kind != "realtime":
             raise errors.no_responses_here()
         in_band = options.conversation == "auto"
-        for item, path in options.placed_input:
+        for item, path in (*options.placed_input, *options.placed_append):
             self._check_audio(item, path)
         if in_band and self._owed is not None and self._owed.asked:
             raise errors.active_response(self._owed.response_id)
@@ -567,8 +570,14 @@ class Session:
         tool_choice = _or(options.tool_choice, self.config.tool_choice)
         _check_tool_choice(tool_choice, tools, "response.tool_choice")
         context = None if options.input is None else self._context(options.placed_input)
+        appended = self._appended(options.placed_append) if in_band else self._context(options.placed_append)
         if options.cancel_previous:
             self._responses.cancel(None, "client_cancelled")
+        if in_band:
+            for entry in appended:
+                self._add(entry, None)
+        elif appended:
+            context = (*self._conversation.snapshot(), *appended)
         response_id = self._ids.next("resp")
         if in_band:
             self._owed = Owed(response_id, options, context, asked=True)
@@ -605,8 +614,8 @@ class Session:
         )
         self._responses.create(plan, in_band=options.conversation == "auto", metadata=options.metadata)
 
-    def _context(self, given: list[tuple[items.ContextItem, str]]) -> tuple[Entry, ...]:
-        """The ``input`` of a response as entries, under ids of our own: these items are nobody else's. Raises
+    def _context(self, given: Sequence[tuple[items.ContextItem, str]]) -> tuple[Entry, ...]:
+        """Items of one response alone, as entries under ids of our own: they are nobody else's. Raises
         ClientFault."""
         entries: list[Entry] = []
         calls: set[str] = set()
@@ -623,6 +632,20 @@ class Session:
                 calls.add(entry.item.call_id)
             entries.append(entry)
         return tuple(entries)
+
+    def _appended(self, given: Sequence[tuple[items.Item, str]]) -> tuple[Entry, ...]:
+        """Items that join the conversation before a response, as entries. Raises ClientFault."""
+        ids: set[str] = set()
+        calls: set[str] = set()
+        for item, path in given:
+            if item.id and (item.id in ids or self._is_taken(item.id)):
+                raise errors.duplicate_item(item.id, f"{path}.id")
+            ids.add(item.id)
+            if isinstance(item, items.FunctionCallOutputItem) and item.call_id not in calls:
+                self._check_call(item.call_id, f"{path}.call_id")
+            if isinstance(item, items.FunctionCallItem):
+                calls.add(item.call_id)
+        return tuple(self._entry(item) for item, _ in given)
 
 
 def _or(value: _T | UnsetType, default: _T) -> _T:

@@ -197,6 +197,10 @@ def _number(value: float) -> str:
     return str(value) if isinstance(value, int) else f"{value:.12g}"
 
 
+def not_together(one: str, other: str) -> ClientFault:
+    return ClientFault("invalid_value", f"Invalid '{other}': it cannot be used together with '{one}'.", other)
+
+
 def nested_too_deeply(param: str, limit: int) -> ClientFault:
     return ClientFault(
         "invalid_value", f"Invalid '{param}': nested too deeply. At most {limit} levels are supported.", param
@@ -296,11 +300,11 @@ def no_responses_here() -> ClientFault:
     )
 
 
-def duplicate_item(item_id: str) -> ClientFault:
+def duplicate_item(item_id: str, param: str = "item.id") -> ClientFault:
     return ClientFault(
         "item_create_duplicate_item_id",
         f"Error adding item: an item with id '{shown(item_id)}' already exists.",
-        "item.id",
+        param,
     )
 
 

@@ -11,7 +11,7 @@ from typing import Any, Final, Literal, TypeAlias
 import msgspec
 from msgspec import UNSET, UnsetType
 
-from vivavoce.wire.items import ContextItem
+from vivavoce.wire.items import ContextItem, Item
 
 Modality: TypeAlias = Literal["text", "audio"]
 AudioFormatName: TypeAlias = Literal["pcm16", "g711_ulaw", "g711_alaw"]
@@ -123,6 +123,8 @@ class ResponseOptions(msgspec.Struct, frozen=True, kw_only=True):
     """The context instead of the default conversation; None when the client sent no ``input``."""
     input_paths: tuple[str, ...] = ()
     """Where each item of ``input`` stands in the client's event, for errors; empty: at ``response.input[i]``."""
+    append: tuple[Item, ...] = ()
+    """An Azure alpha field: items that join the conversation first; out of band they are of this context only."""
     cancel_previous: bool = False
     """An Azure alpha field: cancel the running response first (protocol section 8, row 8)."""
 
@@ -132,3 +134,8 @@ class ResponseOptions(msgspec.Struct, frozen=True, kw_only=True):
         given = self.input or ()
         paths = self.input_paths or [f"response.input[{i}]" for i in range(len(given))]
         return list(zip(given, paths, strict=True))
+
+    @property
+    def placed_append(self) -> list[tuple[Item, str]]:
+        """The items of ``append``, each with its place."""
+        return [(item, f"response.append_input_items[{i}]") for i, item in enumerate(self.append)]

@@ -229,7 +229,11 @@ def _tool_choice(shape: shapes.ToolChoiceIn | UnsetType) -> sc.ToolChoice | Unse
 def _options(shape: shapes.ResponseIn) -> sc.ResponseOptions:
     apart = shape.conversation == "none" or shape.commit is False
     max_tokens = shape.max_output_tokens
-    context = None if isinstance(shape.input, UnsetType) else _input(shape.input)
+    context: list[tuple[items.ContextItem, str]] | None = None
+    if not isinstance(shape.input, UnsetType):
+        context = _input(shape.input, "response.input")
+    elif not isinstance(shape.input_items, UnsetType):
+        context = _input(shape.input_items, "response.input_items")
     return sc.ResponseOptions(
         modalities=_modalities(shape.modalities),
         instructions=UNSET if shape.instructions is None else shape.instructions,
@@ -243,15 +247,16 @@ def _options(shape: shapes.ResponseIn) -> sc.ResponseOptions:
         metadata=_or(shape.metadata, None),
         input=None if context is None else tuple(item for item, _ in context),
         input_paths=tuple(path for _, path in context or ()),
+        append=tuple(_item(item) for item in _or(shape.append_input_items, [])),
         cancel_previous=shape.cancel_previous is True,
     )
 
 
-def _input(shape: list[shapes.ContextItemIn]) -> list[tuple[items.ContextItem, str]]:
+def _input(shape: list[shapes.ContextItemIn], name: str) -> list[tuple[items.ContextItem, str]]:
     """The items with the places in the client's event at which they stand."""
     context: list[tuple[items.ContextItem, str]] = []
     for i, item in enumerate(shape):
-        path = f"response.input[{i}]"
+        path = f"{name}[{i}]"
         if isinstance(item, shapes.ItemReferenceIn):
             context.append((items.ItemReference(item.id), path))
         elif isinstance(item, shapes.ContextMessageIn) and (references := _references(item, path)):

@@ -354,8 +354,24 @@ class ResponseIn(_Speaking, kw_only=True):
     conversation: Literal["auto", "none"] | UnsetType = UNSET
     metadata: Metadata | UnsetType | None = UNSET
     input: list[ContextItemIn] | UnsetType = UNSET
+    input_items: list[ContextItemIn] | UnsetType = UNSET
+    append_input_items: list[ItemIn] | UnsetType = UNSET
     commit: bool | UnsetType = UNSET
     cancel_previous: bool | UnsetType = UNSET
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        contexts = (self.input, self.input_items, self.append_input_items)
+        if sum(context is not UNSET for context in contexts) > 1:
+            raise ValueError
+
+    @classmethod
+    def faults(cls, value: dict[str, Any], path: str) -> Iterator[Found]:
+        yield from super().faults(value, path)
+        contexts = [name for name in ("input", "input_items", "append_input_items") if name in value]
+        if len(contexts) > 1:
+            one, other, *_ = contexts
+            yield Phase.RANGE, errors.not_together(f"{path}.{one}", f"{path}.{other}")
 
 
 # -------------------------------------------------------------------------------------------------------- events
