@@ -102,7 +102,7 @@ class ConversationModel(RuleBasedStateMachine):
         code = None
         if entry is None:
             code = "item_truncate_invalid_item_id"
-        elif not entry.audio_ms or index:
+        elif not (entry.audio_ms or entry.truncated) or index:
             code = "unsupported_content_type"
         elif ms > entry.audio_ms:
             code = "invalid_value"
@@ -135,7 +135,7 @@ class ConversationModel(RuleBasedStateMachine):
         calls = {e.item.call_id for e in self.model if isinstance(e.item, items.FunctionCallItem)}
         for call_id in ("call_1", "call_2"):
             assert self.conversation.has_call(call_id) == (call_id in calls)
-        assert self.conversation.has_assistant_audio == any(e.audio_ms for e in self.model)
+        assert self.conversation.has_assistant_audio == any(e.audio_ms or e.truncated for e in self.model)
 
     @invariant()
     def snapshot(self) -> None:
