@@ -358,7 +358,15 @@ def test_D27_text_about_an_active_response(profile: str, code: str | None, messa
 
 
 @EVERY_PROFILE
-@pytest.mark.parametrize("name", ["input_items", "append_input_items"])
-def test_D28_fields_from_before_the_preview(profile: str, name: str) -> None:
-    fault = error(Bench(profile).send({"type": "response.create", "response": {name: []}}))
-    assert (fault["code"], fault["param"]) == ("unknown_parameter", f"response.{name}")
+def test_D28_fields_from_before_the_preview(profile: str) -> None:
+    item = message()["item"]
+    respond = {"type": "response.create"}
+    taken = kinds(Bench(profile).send({**respond, "response": {"input_items": [item]}}))
+    assert taken[0] == "response.created"
+    assert "conversation.item.created" not in taken
+    joined = kinds(Bench(profile).send({**respond, "response": {"append_input_items": [item]}}))
+    assert joined[:2] == ["conversation.item.created", "response.created"]
+    apart = kinds(Bench(profile).send({**respond, "response": {"append_input_items": [item], "commit": False}}))
+    assert apart == taken
+    fault = error(Bench(profile).send({**respond, "response": {"input_items": [], "append_input_items": []}}))
+    assert (fault["code"], fault["param"]) == ("invalid_value", "response.append_input_items")
