@@ -1,8 +1,10 @@
 // Judge: Microsoft's `rt-client`.
 
 import assert from "node:assert/strict";
+import { once } from "node:events";
 import { LowLevelRTClient, RTClient, RTError } from "rt-client";
-import { ECHO, HEARD, KEY, MODEL, PORT, STORY, WEATHER, checkSpeech, judge, main, question } from "./witness.mjs";
+import { WebSocketServer } from "ws";
+import { ECHO, HEARD, KEY, MODEL, PORT, STORY, WEATHER, checkSpeech, frames, judge, main, question } from "./witness.mjs";
 
 const ADDRESS = new URL(`ws://127.0.0.1:${PORT}`);
 const DEPLOYMENT = "without-conversation-created";
@@ -241,6 +243,24 @@ judge("low level client: every event is of a type that it knows", async () => {
     "rate_limits.updated",
   ]);
   await client.close();
+});
+
+judge("golden frames of 2024: all that it knows, none at which it closes", async () => {
+  const early = frames().filter(({ profile }) => profile.startsWith("azure-2024"));
+  const sent = early.map(({ frame }) => frame).filter(({ type }) => type !== "conversation.created");
+  const server = new WebSocketServer({ host: "127.0.0.1", port: 0 });
+  server.on("connection", (socket) => {
+    for (const frame of sent) socket.send(JSON.stringify(frame));
+    socket.close(1000);
+  });
+  await once(server, "listening");
+  const address = new URL(`ws://127.0.0.1:${server.address().port}`);
+  const client = new LowLevelRTClient(address, { key: KEY }, { deployment: DEPLOYMENT });
+  const got = [];
+  for await (const message of client.messages()) got.push(message);
+  server.close();
+  assert.deepEqual(got, sent);
+  return `${sent.length} frames`;
 });
 
 await main();
