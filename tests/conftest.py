@@ -4,9 +4,15 @@ from __future__ import annotations
 
 import os
 import sys
+import tomllib
+from importlib.metadata import entry_points
 from pathlib import Path
+from typing import Final
 
+import pytest
 from hypothesis import HealthCheck, settings
+
+_PROJECT: Final = Path(__file__).parent.parent / "pyproject.toml"
 
 settings.register_profile("dev", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.register_profile(
@@ -16,3 +22,12 @@ settings.load_profile("ci" if os.environ.get("CI") else "dev")
 
 # Modules of these folders are used in others too: the fake server, and the table of the preview dialect.
 sys.path += [str(Path(__file__).parent / folder) for folder in ("server", "compat")]
+
+
+def pytest_configure() -> None:
+    """Engines are found by what was installed, which an editable installation does not keep up to date."""
+    announced = tomllib.loads(_PROJECT.read_text(encoding="utf-8"))["project"]["entry-points"]
+    for group, engines in announced.items():
+        missing = engines.keys() - entry_points(group=group).names
+        if missing:
+            pytest.exit(f"{group} {', '.join(sorted(missing))}: not installed; run `pip install --no-deps -e .`", 2)

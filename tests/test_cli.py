@@ -24,6 +24,7 @@ from vivavoce.engines.registry import Registry
 from vivavoce.gateway.deployments import EngineStartError
 
 SILERO = EntryPoint("silero", "vivavoce.engines.builtin.silero_vad:create", "vivavoce.vad")
+TURN_HINTS = EntryPoint("turn_hints", "vivavoce.engines.builtin.turn_hints:create", "vivavoce.end_of_turn")
 SCRIPTED = EntryPoint("scripted", "vivavoce.engines.builtin.scripted:create", "vivavoce.language_model")
 BROKEN = EntryPoint("broken", "no_such_module_here:create", "vivavoce.synthesizer")
 
@@ -363,6 +364,7 @@ def installed(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.delitem(sys.modules, "cli_fakes", raising=False)
     points = [
         SILERO,
+        TURN_HINTS,
         SCRIPTED,
         EntryPoint("pocketsphinx", "cli_fakes:hear", "vivavoce.transcriber"),
         EntryPoint("espeak", "cli_fakes:speak", "vivavoce.synthesizer"),
@@ -411,8 +413,8 @@ def test_check_config_sums_up_what_would_be_served(tmp_path: Path, capsys: pytes
     shown = capsys.readouterr()
     rows = [line.split() for line in shown.out.splitlines()]
     assert [
-        "voice", "gpt-4o-realtime-preview-2024-12-17", "by", "connection", "silero", "pocketsphinx", "scripted",
-        "espeak", "3000", "18",
+        "voice", "gpt-4o-realtime-preview-2024-12-17", "by", "connection", "silero", "pocketsphinx",
+        "turn_hints", "scripted", "espeak", "3000", "18",
     ] in rows  # fmt: skip
     assert shown.out.splitlines()[-1] == f"{file}: ok. Resource bank, 127.0.0.1:8089, 2 keys"
     assert shown.err == f"{file}: engine.spare is used by no deployment\n"
@@ -474,4 +476,4 @@ def test_engines_lists_what_is_installed_and_what_does_not_work(capsys: pytest.C
     assert "does not work: cannot be loaded from no_such_module_here:create" in found["synthesizer", "broken"]
     assert found["vad", "silero"].endswith("16000 Hz, 512 samples a frame")
     assert found["language_model", "scripted"].endswith("calls tools")
-    assert len(found) == 6
+    assert len(found) == 7

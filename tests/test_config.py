@@ -79,7 +79,7 @@ def test_without_a_file_there_is_one_deployment_and_no_key() -> None:
     assert deployment.profile == ""
     assert deployment.instructions == DEFAULT_INSTRUCTIONS
     assert [deployment.engine(kind) for kind in module.ENGINE_KINDS] == [
-        "silero", "pocketsphinx", "scripted", "espeak",
+        "silero", "pocketsphinx", "turn_hints", "scripted", "espeak",
     ]  # fmt: skip
 
 
@@ -146,7 +146,7 @@ def test_every_option_of_a_file_is_read(tmp_path: Path) -> None:
         ("[engine.x]\ntype = 'y'", "engine.x.kind", "is required"),
         ("[engine.x]\nkind = 'vad'", "engine.x.type", "is required"),
         ("[engine.x]\ntype = 'y'\nkind = 'tts'", "engine.x.kind",
-         "'tts' is not one of vad, transcriber, language_model, synthesizer"),
+         "'tts' is not one of vad, transcriber, end_of_turn, language_model, synthesizer"),
     ],
 )  # fmt: skip
 def test_faults_name_their_place(text: str, path: str, problem: str, tmp_path: Path) -> None:

@@ -554,7 +554,16 @@ def check_config(file: Annotated[Path, typer.Argument(metavar="FILE", help="Conf
     build_engines(config, Registry.installed())
     server_context(config.server)
     table = Table(
-        "deployment", "model", "profile", "vad", "transcriber", "language model", "synthesizer", "tpm", "rpm"
+        "deployment",
+        "model",
+        "profile",
+        "vad",
+        "transcriber",
+        "end of turn",
+        "language model",
+        "synthesizer",
+        "tpm",
+        "rpm",
     )
     for settings in config.deployments:
         one = Deployment.of(settings)

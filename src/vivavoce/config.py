@@ -26,7 +26,7 @@ import msgspec
 
 from vivavoce.wire.dialects.profiles import PROFILES
 
-EngineKind: TypeAlias = Literal["vad", "transcriber", "language_model", "synthesizer"]
+EngineKind: TypeAlias = Literal["vad", "transcriber", "end_of_turn", "language_model", "synthesizer"]
 ENGINE_KINDS: Final[tuple[EngineKind, ...]] = get_args(EngineKind)
 
 LogLevel: TypeAlias = Literal["debug", "info", "warning", "error"]
@@ -143,6 +143,7 @@ class DeploymentSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unkno
     """None is 6 for each 1000 tokens per minute."""
     vad: _Text = "silero"
     transcriber: _Text = "pocketsphinx"
+    end_of_turn: _Text = "turn_hints"
     language_model: _Text = "scripted"
     synthesizer: _Text = "espeak"
 

@@ -50,6 +50,8 @@ class Watcher:
         """Items of the conversation that were added, and not yet done."""
         self.talking: str | None = None
         """The item of the turn under way: the one that speech_started announced, until it is committed by hand."""
+        self.question: c.JudgeTurn | None = None
+        """About the end of a turn, and not withdrawn."""
         self.last_stop_ms = 0
         self.utterances: dict[str, list[Clip]] = {}
         self.finished_utterances: set[str] = set()
@@ -95,6 +97,14 @@ class Watcher:
                 assert response_id not in self.settled
                 assert tokens >= 0
                 self.settled.add(response_id)
+            case c.JudgeTurn(item_id, silent_from, end_tick, clip):
+                assert item_id == self.talking
+                assert silent_from < end_tick
+                assert clip.ticks <= 8000 * 24
+                self.question = effect
+            case c.WithdrawQuestion(item_id):
+                assert item_id == self.talking
+                self.question = None
             case c.OpenUtterance(item_id):
                 assert item_id not in self.utterances
                 assert item_id not in self.finished_utterances
@@ -106,10 +116,12 @@ class Watcher:
                 self.utterances[item_id].append(clip)
             case c.CloseUtterance(item_id):
                 assert item_id in self.utterances
+                self._withdrawn(item_id)
                 self.finished_utterances.add(item_id)
             case c.DropUtterance(item_id):
                 assert item_id in self.utterances or item_id in self.finished_utterances
                 self.utterances.pop(item_id, None)
+                self._withdrawn(item_id)
             case c.ResetVad():
                 self.talking = None
             case c.Close():
@@ -120,6 +132,10 @@ class Watcher:
                 self.talking = None
             case _:
                 assert isinstance(effect, c.FeedVad | c.Retrieve)
+
+    def _withdrawn(self, item_id: str) -> None:
+        if self.question is not None and self.question.item_id == item_id:
+            self.question = None
 
     def heard_whole(self, entries: Mapping[str, Entry]) -> None:
         """The recogniser was given just the audio that the item holds."""

@@ -25,6 +25,7 @@ SECOND: Final = bytes(48000)
 LIMITS: Final = (se.RateLimit(name="requests", limit=9, remaining=8, reset_seconds=1.0),)
 FAULT: Final = errors.ServerFault(code="engine_down", message="It is down.")
 VAD: Final = sc.ServerVad()
+SEMANTIC: Final = sc.SemanticVad()
 POLITE: Final = sc.ServerVad(interrupt_response=False)
 TOOLS: Final = (sc.FunctionTool("f"),)
 
@@ -54,6 +55,12 @@ class Case:
         if responses.default is not None:
             return responses.default.plan.response_id
         return next(iter(responses.apart), "resp_gone")
+
+    @property
+    def turn_item(self) -> str:
+        """The item that the turn under way will become."""
+        turn = self.session.turn
+        return turn.item_id if isinstance(turn, turns.Speaking | turns.Hesitating) else "item_gone"
 
     @property
     def last_item(self) -> str:
@@ -108,6 +115,20 @@ def speaking() -> Case:
 def hesitating() -> Case:
     case = speaking()
     case.hear(*[0.0] * 6)
+    return case
+
+
+def pausing() -> Case:
+    """Hesitating, and about to ask whether the speaker has finished."""
+    case = base(turn_detection=SEMANTIC)
+    case.hear(*[0.0] * 20, 0.9, *[0.0] * 5)
+    return case
+
+
+def asked() -> Case:
+    """Hesitating, and waiting for the answer."""
+    case = pausing()
+    case.hear(0.0)
     return case
 
 
@@ -194,6 +215,8 @@ STATES: Final[dict[str, Callable[[], Case]]] = {
         quiet,
         speaking,
         hesitating,
+        pausing,
+        asked,
         created,
         streaming,
         talking,
@@ -253,6 +276,9 @@ INPUTS: Final[dict[str, Callable[[Case], c.Input]]] = {
     "rejected": lambda case: ce.Rejected(error=errors.missing_type().body(None)),
     "voice": lambda case: c.VadFrame((case.frame + 1) * FRAME, 0.9),
     "silence": lambda case: c.VadFrame((case.frame + 1) * FRAME, 0.0),
+    "judged finished": lambda case: c.TurnJudged(case.turn_item, 21 * FRAME, 1.0),
+    "judged unfinished": lambda case: c.TurnJudged(case.turn_item, 21 * FRAME, 0.1),
+    "judged late": lambda case: c.TurnJudged(case.turn_item, 20 * FRAME, 1.0),
     "vad failed": lambda case: c.VadFailed(),
     "recognised": lambda case: c.Recognised(case.last_item, "hello"),
     "recognised part": lambda case: c.RecognitionDelta(case.last_item, "he"),
@@ -317,19 +343,20 @@ EXPECTED: Final[dict[str, dict[str, str]]] = {
         "*": "!invalid_value",
     },
     "update transcription": {
-        "speaking hesitating": "DropUtterance OpenUtterance SessionUpdated",
+        "speaking hesitating pausing asked": "DropUtterance OpenUtterance SessionUpdated",
         "*": "SessionUpdated",
     },
     "update vad off": {
         "quiet talking owed": "ResetVad SessionUpdated",
-        "speaking hesitating": "DropUtterance ResetVad SessionUpdated",
+        "speaking hesitating pausing asked": "DropUtterance ResetVad SessionUpdated",
         "*": "SessionUpdated",
     },
     "update vad on": {
+        "pausing asked": "DropUtterance OpenUtterance SessionUpdated",
         "*": "SessionUpdated",
     },
     "append": {
-        "quiet speaking hesitating talking owed": "FeedVad",
+        "quiet speaking hesitating pausing asked talking owed": "FeedVad",
         "*": "",
     },
     "append odd": {
@@ -342,12 +369,12 @@ EXPECTED: Final[dict[str, dict[str, str]]] = {
         "*": "!invalid_value",
     },
     "commit": {
-        "speaking hesitating": f"FeedUtterance {COMMIT} OpenUtterance",
+        "speaking hesitating pausing asked": f"FeedUtterance {COMMIT} OpenUtterance",
         "*": f"OpenUtterance FeedUtterance {COMMIT}",
     },
     "clear": {
         "quiet talking owed": "ResetVad InputAudioCleared",
-        "speaking hesitating": "DropUtterance ResetVad InputAudioCleared",
+        "speaking hesitating pausing asked": "DropUtterance ResetVad InputAudioCleared",
         "*": "InputAudioCleared",
     },
     "create": {
@@ -436,10 +463,22 @@ EXPECTED: Final[dict[str, dict[str, str]]] = {
     "voice": {
         "quiet owed": "SpeechStarted OpenUtterance FeedUtterance",
         "talking": f"SpeechStarted {END_SPEECH} OpenUtterance FeedUtterance",
+        "asked": "WithdrawQuestion",
         "*": "",
     },
     "silence": {
         "hesitating": f"SpeechStopped FeedUtterance {COMMIT} {BEGIN}",
+        "pausing": "FeedUtterance JudgeTurn",
+        "*": "",
+    },
+    "judged finished": {
+        "asked": f"SpeechStopped {COMMIT} {BEGIN}",
+        "*": "",
+    },
+    "judged unfinished": {
+        "*": "",
+    },
+    "judged late": {
         "*": "",
     },
     "vad failed": {
@@ -571,7 +610,7 @@ EXPECTED: Final[dict[str, dict[str, str]]] = {
     },
     "shutdown": {
         "off quiet succeeding": "Close",
-        "speaking hesitating awaiting": "DropUtterance Close",
+        "speaking hesitating pausing asked awaiting": "DropUtterance Close",
         "owed": "StopResponse SettleQuota DropUtterance Close",
         "*": "StopResponse SettleQuota Close",
     },

@@ -23,13 +23,22 @@ LIMITS: Final = (se.RateLimit(name="tokens", limit=9, remaining=8, reset_seconds
 TOOLS: Final = (sc.FunctionTool("f"), sc.FunctionTool("g", "does", {"type": "object"}))
 LIFETIME_S: Final = 1800
 
-VADS: Final = st.none() | st.builds(
-    sc.ServerVad,
-    threshold=st.sampled_from([0.3, 0.5]),
-    prefix_padding_ms=st.sampled_from([0, 20, 300, 2000]),
-    silence_duration_ms=st.sampled_from([0, 64, 200]),
-    create_response=st.booleans(),
-    interrupt_response=st.booleans(),
+VADS: Final = st.one_of(
+    st.none(),
+    st.builds(
+        sc.ServerVad,
+        threshold=st.sampled_from([0.3, 0.5]),
+        prefix_padding_ms=st.sampled_from([0, 20, 300, 2000]),
+        silence_duration_ms=st.sampled_from([0, 64, 200]),
+        create_response=st.booleans(),
+        interrupt_response=st.booleans(),
+    ),
+    st.builds(
+        sc.SemanticVad,
+        eagerness=st.sampled_from(["low", "high"]),
+        create_response=st.booleans(),
+        interrupt_response=st.booleans(),
+    ),
 )
 PATCHES: Final = st.one_of(
     st.builds(sc.SessionPatch, turn_detection=VADS),
@@ -101,7 +110,7 @@ class SessionWalk(RuleBasedStateMachine):
         output_format=st.sampled_from(sc.AUDIO_FORMATS),
         seed=st.binary(max_size=4),
     )
-    def start(self, vad: sc.ServerVad | None, transcribes: bool, output_format: Any, seed: bytes) -> None:
+    def start(self, vad: sc.TurnDetection | None, transcribes: bool, output_format: Any, seed: bytes) -> None:
         config = sc.SessionConfig(
             turn_detection=vad,
             tools=TOOLS,
@@ -259,6 +268,18 @@ class SessionWalk(RuleBasedStateMachine):
                 frame = c.VadFrame(self.next_frame, probability)
                 self.next_frame += FRAME
                 self.receive(frame)
+
+    @rule(probability=st.sampled_from([0.0, 0.5, 1.0]), late=st.booleans())
+    def judge(self, probability: float, late: bool) -> None:
+        question = self.watcher.question
+        if question is None:
+            effects = self.receive(c.TurnJudged("item_gone", 0, probability))
+            assert effects == []
+        elif late:
+            assert self.receive(c.TurnJudged(question.item_id, question.silent_from - FRAME, probability)) == []
+        else:
+            self.receive(c.TurnJudged(question.item_id, question.silent_from, probability))
+            assert (self.watcher.question is None) == isinstance(self.session.turn, turns.Quiet)
 
     @rule()
     def vad_fails(self) -> None:

@@ -14,6 +14,7 @@ import pytest_asyncio
 from vivavoce.engines.base import (
     EngineError,
     EngineOptionsError,
+    PartialTranscript,
     Transcriber,
     TranscriptDelta,
     TranscriptionOptions,
@@ -37,8 +38,19 @@ async def pieces(pcm: bytes, size: int = 640) -> AsyncIterator[bytes]:
         yield pcm[start : start + size]
 
 
+async def heard(
+    engine: Transcriber, audio: AsyncIterator[bytes], options: TranscriptionOptions
+) -> list[TranscriptDelta]:
+    """Where no partial words are asked for, there are none."""
+    deltas = []
+    async for delta in engine.transcribe(audio, options):
+        assert isinstance(delta, TranscriptDelta)
+        deltas.append(delta)
+    return deltas
+
+
 async def hear(engine: Transcriber, audio: AsyncIterator[bytes], language: str | None = None) -> list[str]:
-    return [delta.text async for delta in engine.transcribe(audio, TranscriptionOptions(language))]
+    return [delta.text for delta in await heard(engine, audio, TranscriptionOptions(language))]
 
 
 async def until(condition: Callable[[], bool]) -> None:
@@ -75,14 +87,50 @@ async def test_hears_the_words(engine: PocketsphinxTranscriber, size: int, langu
 @in_module_loop
 async def test_tells_how_sure_it_is_of_each_word(engine: PocketsphinxTranscriber) -> None:
     options = TranscriptionOptions(logprobs=True)
-    (delta,) = [delta async for delta in engine.transcribe(pieces(recording()), options)]
+    (delta,) = await heard(engine, pieces(recording()), options)
     assert delta.text == WORDS == "".join(token.token for token in delta.logprobs)
     assert [token.token.strip() for token in delta.logprobs] == WORDS.split()
     logprobs = [token.logprob for token in delta.logprobs]
     assert all(logprob <= 0 for logprob in logprobs)
     assert len(set(logprobs)) > 1, "measured, each for itself"
-    (delta,) = [delta async for delta in engine.transcribe(pieces(recording()), TranscriptionOptions())]
+    (delta,) = await heard(engine, pieces(recording()), TranscriptionOptions())
     assert delta.logprobs == ()
+
+
+@in_module_loop
+async def test_partial_words_while_people_speak(engine: PocketsphinxTranscriber) -> None:
+    """After each piece that was decoded, what it comes to so far; at the end the words themselves."""
+    asked = asyncio.Event()
+    pcm = recording()
+
+    async def in_two() -> AsyncIterator[bytes]:
+        yield pcm[: len(pcm) // 2]
+        await asked.wait()
+        yield pcm[len(pcm) // 2 :]
+
+    partials: list[PartialTranscript] = []
+    deltas: list[TranscriptDelta] = []
+    async for piece in engine.transcribe(in_two(), TranscriptionOptions(partials=True)):
+        match piece:
+            case PartialTranscript():
+                assert not deltas
+                partials.append(piece)
+                asked.set()
+            case TranscriptDelta():
+                deltas.append(piece)
+    assert [delta.text for delta in deltas] == [WORDS]
+    assert partials[0].text.startswith("what is the")
+    assert partials[0].audio_ms < partials[-1].audio_ms == len(pcm) // 32
+    assert [partial.audio_ms for partial in partials] == sorted(partial.audio_ms for partial in partials)
+
+
+@in_module_loop
+async def test_who_stops_at_a_partial_leaves_nothing_behind(engine: PocketsphinxTranscriber) -> None:
+    stream = engine.transcribe(pieces(recording()), TranscriptionOptions(partials=True))
+    async for _ in stream:
+        break
+    await stream.aclose()
+    await until(lambda: free_decoders(engine) == [2])
 
 
 @in_module_loop

@@ -12,6 +12,7 @@ import pytest
 
 from vivavoce.engines import base
 from vivavoce.engines.base import (
+    EndOfTurnCapabilities,
     EngineError,
     EngineOptionsError,
     LanguageModelCapabilities,
@@ -25,12 +26,14 @@ VOICES = {"alloy": "a", "echo": "b"}
 GOOD: dict[EngineKind, Any] = {
     "vad": VadCapabilities(sample_rate=16000, frame_samples=512, state_size=320),
     "transcriber": TranscriberCapabilities(sample_rate=16000, streaming=True, languages=("en", "de")),
+    "end_of_turn": EndOfTurnCapabilities(sample_rate=16000, audio_ms=8000, reads_words=True),
     "language_model": LanguageModelCapabilities(hears_audio=True),
     "synthesizer": SynthesizerCapabilities(sample_rate=22050, word_timings=True, voices=VOICES),
 }
 METHODS: dict[EngineKind, str] = {
     "vad": "infer",
     "transcriber": "transcribe",
+    "end_of_turn": "judge",
     "language_model": "generate",
     "synthesizer": "synthesize",
 }
@@ -170,6 +173,10 @@ BAD: list[tuple[EngineKind, object, str]] = [
     ("vad", engine("vad", VadCapabilities(16000, 512, -1)), "declares a state of -1 values"),
     ("transcriber", engine("transcriber", TranscriberCapabilities(10, True)), "declares a sample rate of 10 Hz"),
     ("transcriber", engine("transcriber", {}), "its capabilities are a dict, not TranscriberCapabilities"),
+    ("end_of_turn", engine("end_of_turn", EndOfTurnCapabilities(10, 0, False)), "declares a sample rate of 10 Hz"),
+    ("end_of_turn", engine("end_of_turn", EndOfTurnCapabilities(16000, 8001, True)),
+     "wants 8001 ms of audio; there are at most 8000 ms"),
+    ("end_of_turn", engine("end_of_turn", {}), "its capabilities are a dict, not EndOfTurnCapabilities"),
     ("language_model", engine("language_model", 1), "its capabilities are a int, not LanguageModelCapabilities"),
     ("synthesizer", engine("synthesizer", SynthesizerCapabilities(22050)), "declares no voices"),
     ("synthesizer", engine("synthesizer", SynthesizerCapabilities(1, voices=VOICES)),
@@ -270,6 +277,9 @@ def test_two_packages_with_one_name_are_told_apart_by_the_user() -> None:
         ("vad", None, "16000 Hz, 512 samples a frame"),
         ("transcriber", None, "16000 Hz, while people speak, languages: en, de"),
         ("transcriber", TranscriberCapabilities(8000, False), "8000 Hz, after people spoke, languages: any"),
+        ("end_of_turn", None, "by words and sound, languages: any"),
+        ("end_of_turn", EndOfTurnCapabilities(8000, 0, True, ("en", "de")), "by words, languages: en, de"),
+        ("end_of_turn", EndOfTurnCapabilities(8000, 100, False), "by sound, languages: any"),
         ("language_model", None, "hears audio, calls tools"),
         ("language_model", LanguageModelCapabilities(calls_tools=False), "text only"),
         ("synthesizer", None, "22050 Hz, word timings, voices: alloy, echo"),
@@ -281,4 +291,4 @@ def test_engines_are_described_by_their_capabilities(
     plugin(lambda _: engine(kind, capabilities))
     made = Registry([point(kind)]).create(kind, "fake", {})
     assert describe(made) == text
-    assert isinstance(made, base.Vad | base.Transcriber | base.LanguageModel | base.Synthesizer)
+    assert isinstance(made, base.Vad | base.Transcriber | base.EndOfTurn | base.LanguageModel | base.Synthesizer)

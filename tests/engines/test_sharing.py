@@ -37,11 +37,13 @@ class Counting(Engine):
 
     async def transcribe(
         self, audio: AsyncIterator[bytes], options: base.TranscriptionOptions
-    ) -> AsyncGenerator[base.TranscriptDelta, None]:
+    ) -> AsyncGenerator[base.TranscriptDelta | base.PartialTranscript, None]:
         try:
             self.began.set()
             yield base.TranscriptDelta(f"{options.language} {options.prompt}")
             async for piece in audio:
+                if options.partials:
+                    yield base.PartialTranscript("so far", len(piece) // 32)
                 yield base.TranscriptDelta(f" {len(piece)}", (base.TokenLogprob("x", -0.5),))
             if self.fault is not None:
                 raise self.fault
@@ -97,7 +99,9 @@ async def endless(stop: asyncio.Event) -> AsyncGenerator[bytes, None]:
     await stop.wait()
 
 
-async def heard(engine: SharedTranscriber, audio: AsyncIterator[bytes]) -> list[base.TranscriptDelta]:
+async def heard(
+    engine: SharedTranscriber, audio: AsyncIterator[bytes]
+) -> list[base.TranscriptDelta | base.PartialTranscript]:
     async with asyncio.timeout(PATIENCE_S):
         return [delta async for delta in engine.transcribe(audio, base.TranscriptionOptions("en", "hints"))]
 
@@ -119,6 +123,18 @@ async def test_recognition_goes_there_and_back(path: Path) -> None:
             base.TranscriptDelta("en hints"),
             base.TranscriptDelta(" 4", (base.TokenLogprob("x", -0.5),)),
             base.TranscriptDelta(" 100000", (base.TokenLogprob("x", -0.5),)),
+        ]
+
+
+async def test_partial_words_come_back(path: Path) -> None:
+    async with hosted(path), asyncio.timeout(PATIENCE_S):
+        engine = transcriber(path)
+        await engine.start()
+        options = base.TranscriptionOptions(partials=True)
+        assert [part async for part in engine.transcribe(pieces(320), options)] == [
+            base.TranscriptDelta("None None"),
+            base.PartialTranscript("so far", 10),
+            base.TranscriptDelta(" 320", (base.TokenLogprob("x", -0.5),)),
         ]
 
 

@@ -11,6 +11,7 @@ import pytest
 
 from vivavoce.config import Config, ConfigError, load_config
 from vivavoce.engines.base import (
+    EndOfTurnCapabilities,
     EngineError,
     EngineOptionsError,
     LanguageModelCapabilities,
@@ -33,10 +34,19 @@ ALL_VOICES: dict[str, str] = {voice: voice for voice in VOICES}
 CAPABILITIES: dict[EngineKind, object] = {
     "vad": VadCapabilities(16000, 512, 320),
     "transcriber": TranscriberCapabilities(16000, True),
+    "end_of_turn": EndOfTurnCapabilities(16000, 8000, reads_words=True),
     "language_model": LanguageModelCapabilities(),
     "synthesizer": SynthesizerCapabilities(22050, voices=ALL_VOICES),
 }
-USUAL = {"vad": "silero", "transcriber": "pocketsphinx", "language_model": "scripted", "synthesizer": "espeak"}
+USUAL = {
+    "vad": "silero",
+    "transcriber": "pocketsphinx",
+    "end_of_turn": "turn_hints",
+    "language_model": "scripted",
+    "synthesizer": "espeak",
+}
+
+CLOSED = [f"close {name}" for name in reversed(USUAL.values())]
 
 Step = Callable[[], Awaitable[None]]
 
@@ -168,6 +178,7 @@ def test_engines_are_made_once_each_with_their_options(bench: Bench, tmp_path: P
     assert bench.made == [
         ("silero", {}, tmp_path),
         ("pocketsphinx", {}, tmp_path),
+        ("turn_hints", {}, tmp_path),
         ("scripted", {"script": "bank.toml"}, tmp_path),
         ("espeak", {}, tmp_path),
         ("scripted", {}, tmp_path),
@@ -260,7 +271,7 @@ async def test_engines_run_inside_the_block_and_close_in_reverse(bench: Bench) -
         assert served["gpt-4o-realtime-preview"] is one
         assert served.catalogue.by_model("gpt-4o-realtime-preview-2024-12-17") is one.deployment
         assert one.recipe.vad.name == "silero"
-    assert bench.log == ["close espeak", "close scripted", "close pocketsphinx", "close silero"]
+    assert bench.log == CLOSED
 
 
 async def test_the_quota_of_a_deployment_counts_by_the_given_clock(bench: Bench, tmp_path: Path) -> None:
@@ -315,9 +326,7 @@ async def test_when_one_fails_to_start_all_are_closed(raised: Exception, text: s
             pytest.fail("served without an engine")
     assert str(fault.value) == text
     assert fault.value.__cause__ is raised
-    assert bench.log[-5:] == [
-        "cancelled silero", "close espeak", "close scripted", "close pocketsphinx", "close silero",
-    ]  # fmt: skip
+    assert bench.log[-6:] == ["cancelled silero", *CLOSED]
 
 
 async def test_cancelled_while_starting_all_are_closed(bench: Bench) -> None:
@@ -338,14 +347,14 @@ async def test_cancelled_while_starting_all_are_closed(bench: Bench) -> None:
     task.cancel()
     with pytest.raises(asyncio.CancelledError):
         await task
-    assert bench.log[-4:] == ["close espeak", "close scripted", "close pocketsphinx", "close silero"]
+    assert bench.log[-5:] == CLOSED
 
 
 async def test_a_failing_block_closes_all(bench: Bench) -> None:
     with pytest.raises(RuntimeError, match="bug"):
         async with open_deployments(USUAL_CONFIG, bench):
             raise RuntimeError("bug")
-    assert bench.log[-4:] == ["close espeak", "close scripted", "close pocketsphinx", "close silero"]
+    assert bench.log[-5:] == CLOSED
 
 
 async def test_an_engine_that_does_not_close_keeps_no_other_open(
@@ -361,7 +370,7 @@ async def test_an_engine_that_does_not_close_keeps_no_other_open(
     bench.closes.update(espeak=fail, scripted=hang)
     async with open_deployments(USUAL_CONFIG, bench):
         pass
-    assert bench.log[-4:] == ["close espeak", "close scripted", "close pocketsphinx", "close silero"]
+    assert bench.log[-5:] == CLOSED
     assert [record.getMessage() for record in caplog.records] == [
         "synthesizer 'espeak' did not close: RuntimeError",
         "language_model 'scripted' did not close: TimeoutError",

@@ -21,6 +21,7 @@ from vivavoce.engines.base import (
 )
 from vivavoce.runtime.listener import Listener
 from vivavoce.runtime.vad_pool import VadPool
+from vivavoce.testing.fakes import PuppetEndOfTurn
 from vivavoce.wire import items
 from vivavoce.wire.server_events import Logprob
 from vivavoce.wire.session_config import Transcription
@@ -83,11 +84,13 @@ class Bench:
         self.posted: list[c.Input] = []
         self.tasks: set[asyncio.Task[None]] = set()
         self._group = group
+        self.end_of_turn = PuppetEndOfTurn()
         self.listener = Listener(
             post=self.posted.append,
             spawn=self._spawn,
             vad_pool=pool,
             transcriber=self.recogniser,
+            end_of_turn=self.end_of_turn,
             words_needed=words_needed,
         )
 

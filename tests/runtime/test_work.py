@@ -19,7 +19,7 @@ from vivavoce.core.session import Identity, Session
 from vivavoce.runtime.driver import Driver
 from vivavoce.runtime.engines import Denial, Engines, Native, Reservation
 from vivavoce.runtime.vad_pool import FRAME_TICKS, VadPool
-from vivavoce.testing.fakes import PuppetSpeechModel, PuppetTranscriber, PuppetVad
+from vivavoce.testing.fakes import PuppetEndOfTurn, PuppetSpeechModel, PuppetTranscriber, PuppetVad
 from vivavoce.wire.codec import preview_codec
 from vivavoce.wire.server_events import RateLimit
 from vivavoce.wire.session_config import SessionConfig
@@ -94,7 +94,7 @@ async def driver(sink: Sink) -> AsyncIterator[Driver]:
             Session(identity, SessionConfig(), asyncio.get_running_loop().time()),
             codec=preview_codec("azure-2024-12-17"),
             outbox=sink,
-            engines=Engines(pool, PuppetTranscriber(), Native(PuppetSpeechModel(24_000))),
+            engines=Engines(pool, PuppetTranscriber(), PuppetEndOfTurn(), Native(PuppetSpeechModel(24_000))),
             meter=Free(),
         )
         async with made.running():

@@ -18,6 +18,7 @@ from vivavoce.config import Config, DeploymentSettings, ResourceSettings, Secret
 from vivavoce.engines import base
 from vivavoce.engines.registry import Engine, EngineKind, Registry
 from vivavoce.server.app import Server, running
+from vivavoce.testing.fakes import PuppetEndOfTurn
 from vivavoce.wire.session_config import VOICES
 
 KEY: Final = "the-key-of-the-tests"
@@ -151,6 +152,7 @@ class Fakes(Registry):
         super().__init__(())
         self.vad = FakeVad()
         self.transcriber = FakeTranscriber()
+        self.end_of_turn = PuppetEndOfTurn()
         self.model = FakeModel()
         self.synthesizer = FakeSynthesizer()
 
@@ -163,6 +165,7 @@ class Fakes(Registry):
         engines: dict[EngineKind, Engine] = {
             "vad": self.vad,
             "transcriber": self.transcriber,
+            "end_of_turn": self.end_of_turn,
             "language_model": self.model,
             "synthesizer": self.synthesizer,
         }
@@ -177,6 +180,7 @@ CONFIG: Final = Config(
             name=NAME,
             vad="fake",
             transcriber="fake",
+            end_of_turn="fake",
             language_model="fake",
             synthesizer="fake",
         ),

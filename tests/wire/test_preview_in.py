@@ -152,7 +152,7 @@ SESSION_FIELDS: Final = {
     "session.input_audio_transcription.language": text(nullable=True),
     "session.input_audio_transcription.prompt": text(nullable=True),
     "session.turn_detection": obj(nullable=True),
-    "session.turn_detection.type": enum("server_vad", required=True),
+    "session.turn_detection.type": enum("server_vad", "semantic_vad", required=True),
     "session.turn_detection.threshold": Field("decimal", low=0.0, high=1.0),
     "session.turn_detection.prefix_padding_ms": Field("integer", low=0, high=5000),
     "session.turn_detection.silence_duration_ms": Field("integer", low=0, high=1_800_000),
@@ -217,7 +217,21 @@ RESPONSE_FIELDS: Final = {
 }
 FIELDS: Final[dict[str, dict[str, Field]]] = {
     "session.update": SESSION_FIELDS,
+    "session.update semantic": {
+        **EVENT_ID,
+        "session": obj(required=True),
+        "session.turn_detection": obj(nullable=True),
+        "session.turn_detection.type": enum("server_vad", "semantic_vad", required=True),
+        "session.turn_detection.eagerness": enum("low", "medium", "high", "auto"),
+        "session.turn_detection.create_response": boolean(),
+        "session.turn_detection.interrupt_response": boolean(),
+    },
     "transcription_session.update": TRANSCRIPTION_SESSION_FIELDS,
+    "transcription_session.update semantic": {
+        **EVENT_ID,
+        "session": obj(required=True),
+        "session.turn_detection.eagerness": enum("low", "medium", "high", "auto"),
+    },
     "input_audio_buffer.append": {**EVENT_ID, "audio": text(required=True)},
     "input_audio_buffer.commit": EVENT_ID,
     "input_audio_buffer.clear": EVENT_ID,
@@ -292,6 +306,12 @@ OUTPUT_JSON: Final = {
     "call_id": "call_1",
     "output": "sunny",
 }
+SEMANTIC_JSON: Final = {
+    "type": "semantic_vad",
+    "eagerness": "low",
+    "create_response": False,
+    "interrupt_response": False,
+}
 FULL: Final[dict[str, dict[str, Any]]] = {
     "session.update": {
         "session": {
@@ -320,6 +340,8 @@ FULL: Final[dict[str, dict[str, Any]]] = {
             "tracing": {"workflow_name": "shop", "group_id": "7", "metadata": {"customer": 5}},
         },
     },
+    "session.update semantic": {"session": {"turn_detection": SEMANTIC_JSON}},
+    "transcription_session.update semantic": {"session": {"turn_detection": SEMANTIC_JSON}},
     "transcription_session.update": {
         "session": {
             "modalities": ["text"],
@@ -563,6 +585,8 @@ def test_every_listed_value_is_accepted(case: tuple[str, str, str]) -> None:
         event = with_value(name, path, value)
         place, _ = holder(event, path)
         place[:] = sorted({value, "text"})
+    elif path == "session.turn_detection.type":
+        event = with_value(name, "session.turn_detection", {"type": value})
     else:
         event = with_value(name, path, value)
     assert isinstance(decode(event), get_args(ce.ClientEvent))
@@ -930,6 +954,33 @@ def test_bare_turn_detection_takes_the_documented_defaults(codec: Any) -> None:
         silence_duration_ms=500,
         create_response=True,
         interrupt_response=True,
+    )
+
+
+def test_semantic_vad() -> None:
+    assert patch({"turn_detection": {"type": "semantic_vad"}}).turn_detection == sc.SemanticVad(
+        eagerness="auto", create_response=True, interrupt_response=True
+    )
+    given = {"eagerness": "low", "create_response": False, "interrupt_response": False}
+    assert patch({"turn_detection": {"type": "semantic_vad", **given}}).turn_detection == sc.SemanticVad(**given)  # type: ignore[arg-type]  # by name
+
+
+@pytest.mark.parametrize("key", ["threshold", "prefix_padding_ms", "silence_duration_ms"])
+def test_semantic_vad_has_no_settings_of_server_vad(key: str) -> None:
+    param = f"session.turn_detection.{key}"
+    session = {"turn_detection": {"type": "semantic_vad", key: 1}}
+    assert fault(UPDATE | {"session": session}) == error(
+        "unknown_parameter", f"Unknown parameter: '{param}'.", param
+    )
+
+
+@pytest.mark.parametrize("codec", [CODEC_OCTOBER, CODEC_DECEMBER])
+def test_semantic_vad_is_no_value_of_2024(codec: Any) -> None:
+    session = {"turn_detection": {"type": "semantic_vad", "eagerness": "low"}}
+    assert fault(UPDATE | {"session": session}, codec) == error(
+        "invalid_value",
+        "Invalid value: 'semantic_vad'. Supported values are: 'server_vad'.",
+        "session.turn_detection.type",
     )
 
 

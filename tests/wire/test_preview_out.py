@@ -699,3 +699,16 @@ def test_text_goes_out_as_it_is(text: str) -> None:
         printed = encode(event, "event_1")
         assert printed is not None
         assert json.loads(printed)[key] == text
+
+
+def test_semantic_vad_is_shown_whole() -> None:
+    """openai 1.99's types have all of its fields; those of ``server_vad`` are not among them."""
+    config = sc.SessionConfig(turn_detection=sc.SemanticVad(eagerness="high", interrupt_response=False))
+    codec = preview_codec("azure-2025-04")
+    event = se.SessionUpdated(se.Session(id="sess_1", model="m", expires_at=1, config=config))
+    assert json.loads(codec.encode(event, "event_1") or b"")["session"]["turn_detection"] == {
+        "type": "semantic_vad",
+        "eagerness": "high",
+        "create_response": True,
+        "interrupt_response": False,
+    }

@@ -39,6 +39,17 @@ class VadFailed:
 
 
 @dataclass(frozen=True, slots=True)
+class TurnJudged:
+    """The answer to :class:`JudgeTurn`; without one, the silence has to last its longest."""
+
+    item_id: str
+    silent_from: int
+    """Of the silence that was asked about."""
+    probability: float
+    """That the speaker has finished, 0..1."""
+
+
+@dataclass(frozen=True, slots=True)
 class Recognised:
     """The whole transcript of one item's audio is known."""
 
@@ -138,6 +149,7 @@ class ShutDown:
 Report: TypeAlias = (
     VadFrame
     | VadFailed
+    | TurnJudged
     | Recognised
     | RecognitionDelta
     | RecognitionFailed
@@ -193,12 +205,36 @@ class OpenUtterance:
     transcription: Transcription | None
     logprobs: bool = False
     """The client wants to know how sure the recogniser is."""
+    judged: bool = False
+    """Its end may be asked about (:class:`JudgeTurn`), so its words are of use while they are spoken."""
 
 
 @dataclass(frozen=True, slots=True)
 class FeedUtterance:
     item_id: str
     clip: Clip
+
+
+@dataclass(frozen=True, slots=True)
+class JudgeTurn:
+    """Has the speaker of ``item_id`` finished? Answered by TurnJudged; what has been fed of the utterance counts.
+
+    It takes the place of an earlier question. Closing or dropping the utterance withdraws it.
+    """
+
+    item_id: str
+    silent_from: int
+    """Where the silence began that ``clip`` ends in."""
+    end_tick: int
+    clip: Clip
+    """The last of the turn, up to ``end_tick``, silence included."""
+
+
+@dataclass(frozen=True, slots=True)
+class WithdrawQuestion:
+    """The speaker of ``item_id`` goes on."""
+
+    item_id: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -257,6 +293,8 @@ Effect: TypeAlias = (
     | ResetVad
     | OpenUtterance
     | FeedUtterance
+    | JudgeTurn
+    | WithdrawQuestion
     | CloseUtterance
     | DropUtterance
     | ReserveQuota

@@ -95,7 +95,7 @@ class InputAudio:
         """
         segments: list[tuple[AudioFormat, list[bytes]]] = []
         for chunk in reversed(self._chunks):
-            if chunk.end <= start:
+            if chunk.end <= start or end <= start:
                 break
             if chunk.start >= end:
                 continue

@@ -43,6 +43,8 @@ _T = TypeVar("_T")
 CLOSE_GOING_AWAY: Final = 1001
 _UTTERANCE_TICKS: Final = 10 * turns.FRAME_TICKS
 """Speech goes to the recogniser in pieces of this length while a turn lasts."""
+_JUDGED_TICKS: Final = 8000 * TICKS_PER_MS
+"""The end of a turn is judged by no more sound than this."""
 
 
 class Phase(Enum):
@@ -194,6 +196,8 @@ class Session:
                 self._journal.emit(se.ErrorRaised(event.error))
             case c.VadFailed():
                 self._journal.emit(se.ErrorRaised(errors.internal_error_body()))
+            case c.TurnJudged():
+                self._turn_judged(event)
             case c.Recognised():
                 self._recognised(event)
             case c.RecognitionDelta():
@@ -242,7 +246,9 @@ class Session:
         merged = _merge(self.config, patch)
         _check_tool_choice(merged.tool_choice, merged.tools, "session.tool_choice")
         self._check_voice(merged.voice, "session.voice")
-        listens_anew = _words_wanted(merged) != _words_wanted(self.config)
+        listens_anew = _words_wanted(merged) != _words_wanted(self.config) or _is_judged(merged) != _is_judged(
+            self.config
+        )
         self.config = merged
         self._apply_turn_detection()
         if listens_anew:
@@ -304,6 +310,10 @@ class Session:
         match news:
             case turns.Began():
                 self._turn_began(news, frame.end_tick, vad)
+            case turns.Asked():
+                self._ask(news)
+            case turns.Resumed():
+                self._journal.ask(c.WithdrawQuestion(news.item_id))
             case turns.Ended():
                 self._turn_ended(news, vad)
             case None:
@@ -315,7 +325,20 @@ class Session:
                 if frame.end_tick - self._fed_until >= _UTTERANCE_TICKS:
                     self._feed_utterance(self._turn.item_id, frame.end_tick)
 
-    def _turn_began(self, began: turns.Began, end_tick: int, vad: sc.ServerVad) -> None:
+    def _ask(self, asked: turns.Asked) -> None:
+        self._feed_utterance(asked.item_id, asked.end_tick)
+        clip = self._audio.cut(max(asked.from_tick, asked.end_tick - _JUDGED_TICKS), asked.end_tick)
+        self._journal.ask(c.JudgeTurn(asked.item_id, asked.silent_from, asked.end_tick, clip))
+
+    def _turn_judged(self, report: c.TurnJudged) -> None:
+        vad = self.config.turn_detection
+        if vad is None:
+            return
+        self._turn, ended = turns.judged(self._turn, report.item_id, report.silent_from, report.probability, vad)
+        if ended is not None:
+            self._turn_ended(ended, vad)
+
+    def _turn_began(self, began: turns.Began, end_tick: int, vad: sc.TurnDetection) -> None:
         item_id = self._ids.next("item")
         began = turns.Began(max(began.from_tick, self._audio.kept_from))
         self._turn = turns.begin(began, item_id)
@@ -325,7 +348,7 @@ class Session:
         self._open_utterance(item_id, began.from_tick)
         self._feed_utterance(item_id, end_tick)
 
-    def _turn_ended(self, ended: turns.Ended, vad: sc.ServerVad) -> None:
+    def _turn_ended(self, ended: turns.Ended, vad: sc.TurnDetection) -> None:
         self._journal.emit(se.SpeechStopped(ended.end_tick // TICKS_PER_MS, ended.item_id))
         if ended.end_tick <= ended.from_tick:
             # Committed by hand, silence and all, before the VAD saw the end of it: no audio is left for an item.
@@ -341,7 +364,7 @@ class Session:
 
     def _commit(self) -> None:
         match self._turn:
-            case turns.Speaking(item_id, start) | turns.Hesitating(item_id, start, _):
+            case turns.Speaking(item_id, start) | turns.Hesitating(item_id, start):
                 clip = self._audio.commit(start)
                 self._feed_utterance(item_id, self._audio.clock)
                 rest = self._ids.next("item")
@@ -381,7 +404,7 @@ class Session:
         transcription, logprobs = _words_wanted(self.config)
         self._recognitions[item_id] = Recognition(transcription, logprobs)
         self._fed_until = from_tick
-        self._journal.ask(c.OpenUtterance(item_id, transcription, logprobs))
+        self._journal.ask(c.OpenUtterance(item_id, transcription, logprobs, _is_judged(self.config)))
 
     def _listen_anew(self) -> None:
         """Other words are wanted: in mid-speech the recogniser gets the turn again, from its beginning."""
@@ -656,6 +679,11 @@ def _words_wanted(config: sc.SessionConfig) -> tuple[sc.Transcription | None, bo
     """What the client wants to be told of the words of its audio, and whether with log probabilities."""
     transcription = config.input_audio_transcription
     return transcription, transcription is not None and sc.LOGPROBS in (config.include or ())
+
+
+def _is_judged(config: sc.SessionConfig) -> bool:
+    """The end of a turn is a question of what was said."""
+    return isinstance(config.turn_detection, sc.SemanticVad)
 
 
 def _merge(config: sc.SessionConfig, patch: sc.SessionPatch) -> sc.SessionConfig:

@@ -3,9 +3,10 @@
 Laws
 ----
 1. An engine is a plain object that satisfies one of the protocols below; there is no base class. A factory
-   named by an entry point (``vivavoce.vad``, ``.transcriber``, ``.language_model``, ``.synthesizer``) makes it from
-   the options of its configuration table; built-ins come in by the same door as plug-ins. A :class:`SpeechModel`
-   has no entry point yet: the runtime takes it (``runtime.engines.Native``), a configuration cannot name it.
+   named by an entry point (``vivavoce.vad``, ``.transcriber``, ``.end_of_turn``, ``.language_model``,
+   ``.synthesizer``) makes it from the options of its configuration table; built-ins come in by the same door as
+   plug-ins. A :class:`SpeechModel` has no entry point yet: the runtime takes it (``runtime.engines.Native``), a
+   configuration cannot name it.
 2. Work is an async generator. Closing it (or cancelling whoever iterates) ends the work and frees what it
    held, in ``finally``; nothing of it goes on in the background.
 3. An engine owns no task of a session. CPU-heavy work runs in its own processes or threads, bounded in number.
@@ -122,6 +123,8 @@ class TranscriberCapabilities:
     """It holds much memory, or a device: one instance should serve all workers of a server."""
     logprobs: bool = False
     """True when it can tell how sure it is of each token."""
+    partials: bool = False
+    """True when it can yield :class:`PartialTranscript`, where the options ask for it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,6 +133,8 @@ class TranscriptionOptions:
     prompt: str | None = None
     logprobs: bool = False
     """Wanted; set only where the capabilities say that there are any."""
+    partials: bool = False
+    """:class:`PartialTranscript` is of use; set only where the capabilities say that there are any."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,6 +155,15 @@ class TranscriptDelta:
     """Of the tokens of ``text``, where they were asked for."""
 
 
+@dataclass(frozen=True, slots=True)
+class PartialTranscript:
+    """What the audio so far seems to say, after the deltas; the next one takes its place. No part of the result."""
+
+    text: str
+    audio_ms: int
+    """How much of the audio it takes into account."""
+
+
 @runtime_checkable
 class Transcriber(Engine, Protocol):
     """Speech recognition of one utterance at a time per call, any number of calls at once."""
@@ -159,11 +173,57 @@ class Transcriber(Engine, Protocol):
 
     def transcribe(
         self, audio: AsyncIterator[bytes], options: TranscriptionOptions
-    ) -> AsyncGenerator[TranscriptDelta, None]:
+    ) -> AsyncGenerator[TranscriptDelta | PartialTranscript, None]:
         """``audio``: s16le mono at ``sample_rate`` in pieces of any length, ending when the utterance ends (it may
-        arrive in real time, while the person speaks). Yields only text that will not change.
+        arrive in real time, while the person speaks). Deltas hold only text that will not change.
 
         Raises :class:`EngineError` (``engine_overloaded`` when its bounded queue is full).
+        """
+
+
+# -------------------------------------------------------------------------------------------- end of turn
+
+
+@dataclass(frozen=True, slots=True)
+class EndOfTurnCapabilities:
+    sample_rate: int
+    """Hz of the audio it takes."""
+    audio_ms: int
+    """How much of the end of a turn it listens to, at most 8000; 0 for none."""
+    reads_words: bool
+    """True when :attr:`Pause.words` are of use to it. Then turns are recognised while people speak, even where
+    neither the client nor the model asks for words."""
+    languages: tuple[str, ...] = ()
+    """ISO-639-1 codes of the words that it can judge; empty means any."""
+
+
+@dataclass(frozen=True, slots=True)
+class Pause:
+    """A speaker has fallen silent: all that is known of the turn so far."""
+
+    words: str | None
+    """What was said, as the recogniser has it at this moment; None when nobody listens for words."""
+    language: str | None
+    """The client's hint, ISO-639-1."""
+    pcm: bytes
+    """The last ``audio_ms`` of the turn, s16le mono at ``sample_rate``, up to now: it ends in the silence."""
+    silence_ms: int
+    """How long the silence has lasted; a multiple of 32."""
+
+
+@runtime_checkable
+class EndOfTurn(Engine, Protocol):
+    """Tells a speaker who has finished from one who only pauses (semantic_vad, protocol section 7.4)."""
+
+    @property
+    def capabilities(self) -> EndOfTurnCapabilities: ...
+
+    async def judge(self, pause: Pause) -> float:
+        """The probability, 0..1, that the speaker has finished.
+
+        It should tell of what was said and how, not of the length of the silence: the server weighs that itself
+        (``core.turns.patience_ms``). Cancelled when the speaker goes on. Raises :class:`EngineError`; the turn then
+        ends after its longest silence.
         """
 
 

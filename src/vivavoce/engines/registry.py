@@ -23,6 +23,8 @@ from pathlib import Path
 from typing import Final, Literal, TypeAlias, get_args
 
 from vivavoce.engines.base import (
+    EndOfTurn,
+    EndOfTurnCapabilities,
     Engine,
     EngineError,
     EngineOptionsError,
@@ -39,6 +41,7 @@ from vivavoce.engines.base import (
 
 __all__ = [
     "ENGINE_KINDS",
+    "EndOfTurn",
     "Engine",
     "EngineError",
     "EngineInfo",
@@ -54,10 +57,11 @@ __all__ = [
     "describe",
 ]
 
-EngineKind: TypeAlias = Literal["vad", "transcriber", "language_model", "synthesizer"]
+EngineKind: TypeAlias = Literal["vad", "transcriber", "end_of_turn", "language_model", "synthesizer"]
 ENGINE_KINDS: Final[tuple[EngineKind, ...]] = get_args(EngineKind)
 
 VAD_FRAME_MS: Final = 32
+END_OF_TURN_MS: Final = 8000
 
 
 class EngineUnavailable(Exception):
@@ -180,7 +184,7 @@ def _checked(kind: EngineKind, name: str, engine: object) -> Engine:
         ) from error
     if problem is not None:
         raise EngineUnavailable(kind, name, problem)
-    assert isinstance(engine, Vad | Transcriber | LanguageModel | Synthesizer)
+    assert isinstance(engine, Vad | Transcriber | EndOfTurn | LanguageModel | Synthesizer)
     return engine
 
 
@@ -193,6 +197,8 @@ def _problem(kind: EngineKind, engine: object) -> str | None:
             return _kind_problem(engine.capabilities, TranscriberCapabilities) or _rate_problem(
                 engine.capabilities.sample_rate
             )
+        case "end_of_turn", EndOfTurn():
+            return _end_of_turn_problem(engine.capabilities)
         case "language_model", LanguageModel():
             return _kind_problem(engine.capabilities, LanguageModelCapabilities)
         case "synthesizer", Synthesizer():
@@ -221,6 +227,13 @@ def _vad_problem(capabilities: VadCapabilities) -> str | None:
     return None if capabilities.state_size >= 0 else f"declares a state of {capabilities.state_size} values"
 
 
+def _end_of_turn_problem(capabilities: EndOfTurnCapabilities) -> str | None:
+    problem = _kind_problem(capabilities, EndOfTurnCapabilities) or _rate_problem(capabilities.sample_rate)
+    if problem is None and not 0 <= capabilities.audio_ms <= END_OF_TURN_MS:
+        return f"wants {capabilities.audio_ms} ms of audio; there are at most {END_OF_TURN_MS} ms"
+    return problem
+
+
 def _synthesizer_problem(capabilities: SynthesizerCapabilities) -> str | None:
     problem = _kind_problem(capabilities, SynthesizerCapabilities) or _rate_problem(capabilities.sample_rate)
     if problem is None and not capabilities.voices:
@@ -239,6 +252,9 @@ def describe(engine: Engine) -> str:
         case TranscriberCapabilities() as hears:
             mode = "while people speak" if hears.streaming else "after people spoke"
             return f"{hears.sample_rate} Hz, {mode}, languages: {', '.join(hears.languages) or 'any'}"
+        case EndOfTurnCapabilities() as judges:
+            evidence = (["words"] if judges.reads_words else []) + (["sound"] if judges.audio_ms else [])
+            return f"by {' and '.join(evidence) or 'nothing'}, languages: {', '.join(judges.languages) or 'any'}"
         case LanguageModelCapabilities() as model:
             skills = {
                 "hears audio": model.hears_audio,

@@ -51,6 +51,7 @@ class _Kind(IntEnum):
     RESULT = 4  # host: a delta or a chunk
     DONE = 5  # host: the job is over
     FAILED = 6  # host: the job is over, with a fault
+    PARTIAL = 7  # host: a partial transcript
 
 
 class _Request(msgspec.Struct, frozen=True):
@@ -150,7 +151,8 @@ class EngineHost:
         try:
             async with aclosing(self._results(request, sound)) as results:
                 async for result in results:
-                    await _send(writer, _Kind.RESULT, msgspec.msgpack.encode(result))
+                    kind = _Kind.PARTIAL if isinstance(result, base.PartialTranscript) else _Kind.RESULT
+                    await _send(writer, kind, msgspec.msgpack.encode(result))
         except EngineError as fault:
             told = _Fault(fault.code, fault.message, fault.type)
             await _send(writer, _Kind.FAILED, msgspec.msgpack.encode(told))
@@ -159,7 +161,7 @@ class EngineHost:
 
     async def _results(
         self, request: _Request, sound: asyncio.Queue[bytes | None]
-    ) -> AsyncGenerator[base.TranscriptDelta | base.SpeechChunk, None]:
+    ) -> AsyncGenerator[base.TranscriptDelta | base.PartialTranscript | base.SpeechChunk, None]:
         engine = self._engines.get(request.engine)
         if request.transcription is not None and isinstance(engine, base.Transcriber):
             audio = _pieces(sound)
@@ -234,12 +236,12 @@ class _StandIn:
                     ) from None
             await asyncio.sleep(_POLL_S)
 
-    async def _results(self, reader: asyncio.StreamReader) -> AsyncGenerator[bytes, None]:
+    async def _results(self, reader: asyncio.StreamReader) -> AsyncGenerator[tuple[_Kind, bytes], None]:
         while True:
             kind, payload = await _receive(reader)
             match kind:
-                case _Kind.RESULT:
-                    yield payload
+                case _Kind.RESULT | _Kind.PARTIAL:
+                    yield kind, payload
                 case _Kind.DONE:
                     return
                 case _Kind.FAILED:
@@ -261,14 +263,17 @@ class SharedTranscriber(_StandIn):
 
     async def transcribe(
         self, audio: AsyncIterator[bytes], options: base.TranscriptionOptions
-    ) -> AsyncGenerator[base.TranscriptDelta, None]:
+    ) -> AsyncGenerator[base.TranscriptDelta | base.PartialTranscript, None]:
         """As the engine; also raises :class:`EngineError` ``engine_unavailable`` and ``engine_crashed``."""
         async with self._job(_Request(self._key, transcription=options)) as (reader, writer):
             feeding = asyncio.create_task(_feed(audio, writer))
             try:
                 async with aclosing(self._results(reader)) as results:
-                    async for payload in results:
-                        yield _decode(payload, base.TranscriptDelta)
+                    async for kind, payload in results:
+                        if kind is _Kind.PARTIAL:
+                            yield _decode(payload, base.PartialTranscript)
+                        else:
+                            yield _decode(payload, base.TranscriptDelta)
             finally:
                 feeding.cancel()
                 await asyncio.wait([feeding])
@@ -287,7 +292,7 @@ class SharedSynthesizer(_StandIn):
         """As the engine; also raises :class:`EngineError` ``engine_unavailable`` and ``engine_crashed``."""
         wanted = _Request(self._key, synthesis=request)
         async with self._job(wanted) as (reader, _), aclosing(self._results(reader)) as results:
-            async for payload in results:
+            async for _, payload in results:
                 yield _decode(payload, base.SpeechChunk)
 
 

@@ -24,6 +24,7 @@ from typing import Final, TypeAlias, cast
 from vivavoce.config import Config, ConfigError, DeploymentSettings
 from vivavoce.engines.registry import (
     ENGINE_KINDS,
+    EndOfTurn,
     Engine,
     EngineError,
     EngineKind,
@@ -99,6 +100,7 @@ class Recipe:
 
     vad: Vad
     transcriber: Transcriber
+    end_of_turn: EndOfTurn
     language_model: LanguageModel
     synthesizer: Synthesizer
 
@@ -147,6 +149,7 @@ class EngineSet:
         return Recipe(
             vad=cast(Vad, self._of("vad", deployment)),
             transcriber=cast(Transcriber, self._of("transcriber", deployment)),
+            end_of_turn=cast(EndOfTurn, self._of("end_of_turn", deployment)),
             language_model=cast(LanguageModel, self._of("language_model", deployment)),
             synthesizer=cast(Synthesizer, self._of("synthesizer", deployment)),
         )

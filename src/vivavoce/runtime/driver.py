@@ -79,6 +79,7 @@ class Driver:
                 spawn=self._spawn,
                 vad_pool=self._engines.vad_pool,
                 transcriber=self._engines.transcriber,
+                end_of_turn=self._engines.end_of_turn,
                 words_needed=self._session.kind == "realtime" and not self._engines.speaker.hears_audio,
             )
             alarm = self._loop.call_at(self._session.next_deadline, self.post, c.TimePassed())
@@ -188,9 +189,15 @@ class Driver:
             case c.ResetVad():
                 self._hearing.reset_vad()
             case c.OpenUtterance():
-                self._hearing.open(effect.item_id, effect.transcription, logprobs=effect.logprobs)
+                self._hearing.open(
+                    effect.item_id, effect.transcription, logprobs=effect.logprobs, judged=effect.judged
+                )
             case c.FeedUtterance():
                 self._hearing.feed(effect.item_id, effect.clip)
+            case c.JudgeTurn():
+                self._hearing.judge(effect)
+            case c.WithdrawQuestion():
+                self._hearing.withdraw(effect.item_id)
             case c.CloseUtterance():
                 self._hearing.finish(effect.item_id)
             case c.DropUtterance():

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal, Protocol
 
-from vivavoce.engines.base import LanguageModel, SpeechModel, Synthesizer, Transcriber
+from vivavoce.engines.base import EndOfTurn, LanguageModel, SpeechModel, Synthesizer, Transcriber
 from vivavoce.runtime.vad_pool import VadPool
 from vivavoce.wire.server_events import RateLimit
 
@@ -39,6 +39,7 @@ class Engines:
 
     vad_pool: VadPool
     transcriber: Transcriber
+    end_of_turn: EndOfTurn
     speaker: Cascaded | Native
 
 

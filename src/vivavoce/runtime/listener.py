@@ -2,9 +2,10 @@
 
 Laws
 ----
-1. One recognition an utterance: input transcription and the model share its result.
+1. One recognition an utterance: input transcription, the model and the judge of its end share its result.
 2. An utterance ends in exactly one report, ``Recognised`` or ``RecognitionFailed``, or is dropped and ends in none.
 3. Words that arrive before a model asks for them are kept for it, up to :data:`KEPT_RESULTS`.
+4. A question about the end of an utterance ends with the utterance.
 """
 
 from __future__ import annotations
@@ -13,16 +14,23 @@ import asyncio
 import logging
 from collections import deque
 from collections.abc import AsyncGenerator, Callable, Coroutine
-from contextlib import aclosing
+from contextlib import aclosing, suppress
 from typing import Any, Final
 
-from vivavoce.audio.formats import AudioFormat, Clip
+from vivavoce.audio.formats import TICKS_PER_MS, AudioFormat, Clip
 from vivavoce.audio.g711 import to_samples
 from vivavoce.audio.resample import Resampler, clip_to_pcm
 from vivavoce.core import contract as c
 from vivavoce.core.context import Entry
-from vivavoce.engines.base import EngineError, Transcriber, TranscriptionOptions
+from vivavoce.engines.base import (
+    EndOfTurn,
+    EngineError,
+    PartialTranscript,
+    Transcriber,
+    TranscriptionOptions,
+)
 from vivavoce.runtime.bugs import outline
+from vivavoce.runtime.turn_judge import TurnJudge
 from vivavoce.runtime.vad_pool import VadPool
 from vivavoce.wire.server_events import Logprob
 from vivavoce.wire.session_config import Transcription
@@ -32,6 +40,10 @@ log = logging.getLogger(__name__)
 KEPT_RESULTS: Final = 64
 _THREAD_BYTES: Final = 480_000
 """A clip longer than this (10 s of pcm16) is resampled off the event loop."""
+CATCH_UP_S: Final = 0.3
+"""How long a question about the end of a turn waits for the recogniser to have heard all of it."""
+_HEARD_SLACK_TICKS: Final = 100 * TICKS_PER_MS
+"""What may be missing then: less than the silence before every question, and more than a resampler holds back."""
 
 
 class Utterance:
@@ -40,9 +52,15 @@ class Utterance:
     What waits here is audio that the session holds anyway, so its length is bounded by the session's.
     """
 
-    def __init__(self, item_id: str, rate: int, options: TranscriptionOptions) -> None:
+    def __init__(self, item_id: str, rate: int, options: TranscriptionOptions, *, kept: bool = True) -> None:
         self.item_id = item_id
         self.options = options
+        self.kept = kept
+        """Somebody wants the words when the audio is complete; otherwise they only help to tell when it is."""
+        self._words: str | None = None
+        self._heard_ms = 0
+        self._fed_ticks = 0
+        self._progress = asyncio.Event()
         self.words: asyncio.Future[str] = asyncio.get_running_loop().create_future()
         self.words.add_done_callback(_seen)
         self._rate = rate
@@ -57,7 +75,23 @@ class Utterance:
 
     def feed(self, clip: Clip) -> None:
         self._clips.append(clip)
+        self._fed_ticks += clip.ticks
         self._news.set()
+
+    def progress(self, settled: str, partial: PartialTranscript) -> None:
+        """The recogniser has come so far; ``settled`` are its deltas."""
+        self._words, self._heard_ms = settled + partial.text, partial.audio_ms
+        self._progress.set()
+
+    async def words_so_far(self) -> str | None:
+        """What was said in all that was fed; what is known of it when that takes long, and None when nothing is."""
+        wanted = self._fed_ticks - _HEARD_SLACK_TICKS
+        with suppress(TimeoutError):
+            async with asyncio.timeout(CATCH_UP_S):
+                while self._heard_ms * TICKS_PER_MS < wanted:
+                    self._progress.clear()
+                    await self._progress.wait()
+        return self._words
 
     def close(self) -> None:
         """No more audio comes."""
@@ -113,6 +147,7 @@ class Listener:
         spawn: Callable[[Coroutine[Any, Any, None], str], asyncio.Task[None]],
         vad_pool: VadPool,
         transcriber: Transcriber,
+        end_of_turn: EndOfTurn,
         words_needed: bool,
     ) -> None:
         self._post = post
@@ -125,6 +160,9 @@ class Listener:
         self._results: deque[Utterance] = deque(maxlen=KEPT_RESULTS)
         self._early: dict[str, c.Recognised | c.RecognitionFailed] = {}
         """Reports of recognitions that ended while people were still talking, by item."""
+        self._judge = TurnJudge(end_of_turn, post=post, spawn=spawn)
+        self._language: str | None = None
+        """Of the latest utterance, as its client says."""
 
     @property
     def backlog_ticks(self) -> int:
@@ -151,15 +189,22 @@ class Listener:
 
     # ------------------------------------------------------------------------------------------- utterances
 
-    def open(self, item_id: str, transcription: Transcription | None, *, logprobs: bool = False) -> None:
-        if transcription is None and not self._words_needed:
+    def open(
+        self, item_id: str, transcription: Transcription | None, *, logprobs: bool = False, judged: bool = False
+    ) -> None:
+        """``judged``: the end of the utterance will be asked about."""
+        self._language = transcription.language if transcription else None
+        partials = judged and self._judge.reads_words and self._transcriber.capabilities.partials
+        kept = transcription is not None or self._words_needed
+        if not kept and not partials:
             return
         options = TranscriptionOptions(
-            language=transcription.language if transcription else None,
+            language=self._language,
             prompt=transcription.prompt if transcription else None,
             logprobs=logprobs and self._transcriber.capabilities.logprobs,
+            partials=partials,
         )
-        utterance = Utterance(item_id, self._transcriber.capabilities.sample_rate, options)
+        utterance = Utterance(item_id, self._transcriber.capabilities.sample_rate, options, kept=kept)
         task = self._spawn(self._recognise(utterance), f"recognise {item_id}")
         self._utterances[item_id] = (utterance, task)
 
@@ -168,17 +213,36 @@ class Listener:
             self._utterances[item_id][0].feed(clip)
 
     def finish(self, item_id: str) -> None:
-        if item_id in self._utterances:
-            self._utterances[item_id][0].close()
-        else:
-            self._post(self._early.pop(item_id, c.RecognitionFailed(item_id, None)))
+        self.withdraw(item_id)
+        known = self._utterances.get(item_id)
+        if known is not None and known[0].kept:
+            known[0].close()
+            return
+        early = self._early.pop(item_id, c.RecognitionFailed(item_id, None))
+        if known is not None:
+            self.drop(item_id)
+        self._post(early)
 
     def drop(self, item_id: str) -> None:
+        self.withdraw(item_id)
         self._early.pop(item_id, None)
         if item_id in self._utterances:
             utterance, task = self._utterances.pop(item_id)
             utterance.fail("item_deleted", "The audio was taken back before it was recognised.")
             task.cancel()
+
+    # ------------------------------------------------------------------------------------- the end of a turn
+
+    def judge(self, question: c.JudgeTurn) -> None:
+        """Ask whether the speaker has finished, instead of what was asked before."""
+        known = self._utterances.get(question.item_id)
+        listens = known is not None and known[0].options.partials
+        words = known[0].words_so_far if known is not None and listens else None
+        self._judge.ask(question, words=words, language=self._language)
+
+    def withdraw(self, item_id: str) -> None:
+        """Nobody wants to know any more whether the speaker of ``item_id`` has finished."""
+        self._judge.withdraw(item_id)
 
     async def words(self, entry: Entry, content_index: int) -> str:
         """What was said in an item's audio: from the recognition under way, or by a new one.
@@ -200,7 +264,7 @@ class Listener:
     async def _recognise(self, utterance: Utterance) -> None:
         item_id = utterance.item_id
         try:
-            text, logprobs = await self._transcribe(utterance.audio(), utterance.options, item_id)
+            text, logprobs = await self._transcribe(utterance.audio(), utterance.options, utterance)
         except EngineError as fault:
             log.warning("recognition of %s failed: %s", item_id, fault.code)
             utterance.fail(fault.code, fault.message)
@@ -234,25 +298,29 @@ class Listener:
             self._early[utterance.item_id] = report
 
     async def _transcribe(
-        self, audio: AsyncGenerator[bytes, None], options: TranscriptionOptions, item_id: str | None = None
+        self, audio: AsyncGenerator[bytes, None], options: TranscriptionOptions, utterance: Utterance | None = None
     ) -> tuple[str, tuple[Logprob, ...] | None]:
-        """The whole transcript; its parts are told on the way, where ``item_id`` says of what."""
+        """The whole transcript; its parts are told on the way, where ``utterance`` says of what."""
         transcript = ""
         held = ""
         logprobs: list[Logprob] = []
         untold = 0
         async with aclosing(audio), aclosing(self._transcriber.transcribe(audio, options)) as deltas:
             async for delta in deltas:
+                if isinstance(delta, PartialTranscript):
+                    if utterance is not None:
+                        utterance.progress(transcript + held, delta)
+                    continue
                 # Space at either end is no part of the transcript, so that at the end of a delta waits for more.
                 text = held + delta.text if transcript else delta.text.lstrip()
                 held = text[len(text.rstrip()) :]
                 text = text.rstrip()
                 transcript += text
                 logprobs += [Logprob(one.token, one.logprob) for one in delta.logprobs]
-                if item_id is not None and text:
+                if utterance is not None and text:
                     part = tuple(logprobs[untold:]) if options.logprobs else None
                     untold = len(logprobs)
-                    self._post(c.RecognitionDelta(item_id, text, part))
+                    self._post(c.RecognitionDelta(utterance.item_id, text, part))
         return transcript, tuple(logprobs) if options.logprobs else None
 
 

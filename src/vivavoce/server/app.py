@@ -198,7 +198,7 @@ async def _engines(deployments: Deployments, stack: AsyncExitStack) -> dict[str,
         if pool is None:
             pool = pools[id(recipe.vad)] = await _pool(recipe.vad, stack)
         engines[served.deployment.name] = Engines(
-            pool, recipe.transcriber, Cascaded(recipe.language_model, recipe.synthesizer)
+            pool, recipe.transcriber, recipe.end_of_turn, Cascaded(recipe.language_model, recipe.synthesizer)
         )
     return engines
 

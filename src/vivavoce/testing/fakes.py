@@ -18,9 +18,11 @@ import numpy as np
 
 from vivavoce.audio.resample import FRAME_MS
 from vivavoce.engines.base import (
+    EndOfTurnCapabilities,
     EngineError,
     Finish,
     Float32,
+    Pause,
     SpeechDelta,
     SpeechModelCapabilities,
     SpeechRequest,
@@ -130,6 +132,37 @@ class PuppetTranscriber(_Puppet):
         part = _part(self._parts, item_id)
         part.cues.put_nowait((words, asyncio.Event()))
         await part.ended()
+
+
+class PuppetEndOfTurn(_Puppet):
+    """Asked whether a speaker has finished, it waits to be told."""
+
+    capabilities = EndOfTurnCapabilities(sample_rate=_RATE, audio_ms=0, reads_words=False)
+
+    def __init__(self) -> None:
+        self._question: tuple[asyncio.Future[float], asyncio.Task[object]] | None = None
+        self._asked = asyncio.Event()
+
+    async def judge(self, pause: Pause) -> float:
+        task = asyncio.current_task()
+        assert task is not None
+        answer: asyncio.Future[float] = asyncio.get_running_loop().create_future()
+        mine = self._question = (answer, task)
+        self._asked.set()
+        try:
+            return await answer
+        finally:
+            if self._question is mine:
+                self._question = None
+                self._asked.clear()
+
+    async def answer(self, probability: float) -> None:
+        """Answer the question that waits, or the next one; returns when the session has been told."""
+        await self._asked.wait()
+        assert self._question is not None
+        answer, task = self._question
+        answer.set_result(probability)
+        await asyncio.wait([task])
 
 
 class PuppetSpeechModel(_Puppet):

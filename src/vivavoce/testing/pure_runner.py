@@ -75,6 +75,7 @@ class PureRunner:
         self._reservations: dict[str, Reservation] = {}
         self._vad = FrameCutter()
         self._listening: set[str] = set()
+        self._question: c.JudgeTurn | None = None
         self._inbox: deque[c.Input] = deque()
         self._judged: deque[c.Input] = deque()
         """Reports of the VAD: each comes by itself, after everything that the one before has caused."""
@@ -114,6 +115,8 @@ class PureRunner:
                 self._post(c.Recognised(item_id, command.text, logprobs=logprobs))
             case s.Unheard():
                 self._post(c.RecognitionFailed(self.ledger.next_unheard(), command.code))
+            case s.Judged():
+                self._post(self._judged(command.probability))
             case s.BreakVad():
                 self._vad.broken = True
             case s.HoldVad():
@@ -155,6 +158,16 @@ class PureRunner:
             case _:
                 assert_never(command)
 
+    def _judged(self, probability: float) -> c.TurnJudged:
+        if self._question is None:
+            raise ValueError("nobody has asked whether the speaker has finished, or the question was withdrawn")
+        question, self._question = self._question, None
+        return c.TurnJudged(question.item_id, question.silent_from, probability)
+
+    def _withdraw(self, item_id: str) -> None:
+        if self._question is not None and self._question.item_id == item_id:
+            self._question = None
+
     def _sound(self, response_id: str, ms: int) -> bytes:
         responses = self._session.responses
         running = [*responses.apart.values(), *([responses.default] if responses.default else [])]
@@ -189,10 +202,16 @@ class PureRunner:
                 # Puppet models hear audio, so words are wanted for the client alone.
                 if effect.transcription is not None:
                     self._listening.add(effect.item_id)
+            case c.JudgeTurn():
+                self._question = effect
+            case c.WithdrawQuestion():
+                self._withdraw(effect.item_id)
             case c.CloseUtterance():
+                self._withdraw(effect.item_id)
                 if effect.item_id not in self._listening:
                     self._inbox.append(c.RecognitionFailed(effect.item_id, None))
             case c.DropUtterance():
+                self._withdraw(effect.item_id)
                 self._listening.discard(effect.item_id)
             case c.ReserveQuota():
                 self._inbox.append(self._reserve(effect))

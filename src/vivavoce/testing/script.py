@@ -150,13 +150,20 @@ class ReleaseVad:
 
 
 @dataclass(frozen=True, slots=True)
+class Judged:
+    """The end-of-turn engine answers the question that it was asked last."""
+
+    probability: float
+
+
+@dataclass(frozen=True, slots=True)
 class MoveClock:
     seconds: float
 
 
 ModelCommand: TypeAlias = ProduceText | ProduceAudio | ProduceCall | ProduceArguments | Finish | Fail | Bug
 """What the model of a response does. ``response`` counts them from 1 as they were created; None: the latest."""
-EngineCommand: TypeAlias = ModelCommand | Heard | Unheard | BreakVad | HoldVad | ReleaseVad
+EngineCommand: TypeAlias = ModelCommand | Heard | Unheard | BreakVad | HoldVad | ReleaseVad | Judged
 ClientCommand: TypeAlias = SendText | SendEvent | SendBinary | SendSound | SendBytes
 Command: TypeAlias = ClientCommand | EngineCommand | MoveClock
 
@@ -442,6 +449,8 @@ def _engine_command(rest: str) -> EngineCommand:
             return HoldVad()
         case "vad-go":
             return ReleaseVad()
+        case "judged":
+            return Judged(float(argument))
         case _:
             raise ValueError(f"engines know no '{word}'")
 

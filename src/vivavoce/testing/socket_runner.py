@@ -26,7 +26,14 @@ from vivavoce.runtime.engines import Engines, Native
 from vivavoce.server.websocket import RealtimeEndpoint
 from vivavoce.testing import script as s
 from vivavoce.testing import virtual_time
-from vivavoce.testing.fakes import Cue, PuppetSpeechModel, PuppetTranscriber, PuppetVad, WatchedVadPool
+from vivavoce.testing.fakes import (
+    Cue,
+    PuppetEndOfTurn,
+    PuppetSpeechModel,
+    PuppetTranscriber,
+    PuppetVad,
+    WatchedVadPool,
+)
 from vivavoce.testing.ledger import Ledger, frames, sound
 from vivavoce.testing.matching import Actual, Closed, Judge
 
@@ -57,6 +64,7 @@ class _Theatre:
         self.vad = PuppetVad()
         self.pool = WatchedVadPool(self.vad)
         self.transcriber = PuppetTranscriber(logprobs=settings.logprobs)
+        self.end_of_turn = PuppetEndOfTurn()
         self.model = PuppetSpeechModel(settings.engine_rate)
         self._settings = settings
         self._port = 0
@@ -96,7 +104,7 @@ class _Theatre:
         deployments = Deployments([Served(deployment, cast(Recipe, None), quota)])
         return RealtimeEndpoint(
             deployments=deployments,
-            engines={s.DEPLOYMENT: Engines(self.pool, self.transcriber, Native(self.model))},
+            engines={s.DEPLOYMENT: Engines(self.pool, self.transcriber, self.end_of_turn, Native(self.model))},
             policy=AdmissionPolicy(deployments.catalogue, KeyRing([Secret(_KEY)])),
             max_sessions=1,
             ping_interval_s=_NEVER_S,
@@ -170,6 +178,8 @@ class _SocketRunner:
                 text = "The recogniser was told to fail."
                 fault = RuntimeError(text) if command.code is None else base.EngineError(command.code, text)
                 await self._theatre.transcriber.say(self._ledger.next_unheard(), fault)
+            case s.Judged():
+                await self._theatre.end_of_turn.answer(command.probability)
             case s.BreakVad():
                 self._theatre.vad.break_once()
             case s.HoldVad():

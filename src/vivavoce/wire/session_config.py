@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, Final, Literal, TypeAlias
+from typing import Any, ClassVar, Final, Literal, TypeAlias
 
 import msgspec
 from msgspec import UNSET, UnsetType
@@ -17,6 +17,7 @@ Modality: TypeAlias = Literal["text", "audio"]
 AudioFormatName: TypeAlias = Literal["pcm16", "g711_ulaw", "g711_alaw"]
 Tracing: TypeAlias = Literal["auto"] | Mapping[str, Any]
 """``auto``, or a name, a group and metadata of one's own for the traces."""
+Eagerness: TypeAlias = Literal["low", "medium", "high", "auto"]
 Voice: TypeAlias = Literal["alloy", "ash", "ballad", "coral", "echo", "sage", "shimmer", "verse"]
 
 VOICES: Final[tuple[Voice, ...]] = ("alloy", "ash", "ballad", "coral", "echo", "sage", "shimmer", "verse")
@@ -39,6 +40,22 @@ class ServerVad(msgspec.Struct, frozen=True):
     silence_duration_ms: int = 200
     create_response: bool = True
     interrupt_response: bool = True
+
+
+class SemanticVad(msgspec.Struct, frozen=True):
+    """Turn detection by what was said and how, beside voice activity (protocol section 7.4)."""
+
+    threshold: ClassVar[float] = ServerVad().threshold
+    prefix_padding_ms: ClassVar[int] = ServerVad().prefix_padding_ms
+    """Speech begins as by default with :class:`ServerVad`; clients cannot change it."""
+
+    eagerness: Eagerness = "auto"
+    """How soon a pause is taken for the end; ``auto`` is the same as ``medium``."""
+    create_response: bool = True
+    interrupt_response: bool = True
+
+
+TurnDetection: TypeAlias = ServerVad | SemanticVad
 
 
 class Transcription(msgspec.Struct, frozen=True):
@@ -74,7 +91,7 @@ class SessionConfig(msgspec.Struct, frozen=True, kw_only=True):
     input_audio_format: AudioFormatName = "pcm16"
     output_audio_format: AudioFormatName = "pcm16"
     input_audio_transcription: Transcription | None = None
-    turn_detection: ServerVad | None = ServerVad()
+    turn_detection: TurnDetection | None = ServerVad()
     tools: tuple[FunctionTool, ...] = ()
     tool_choice: ToolChoice = "auto"
     temperature: float = 0.8
@@ -96,7 +113,7 @@ class SessionPatch(msgspec.Struct, frozen=True, kw_only=True):
     input_audio_format: AudioFormatName | UnsetType = UNSET
     output_audio_format: AudioFormatName | UnsetType = UNSET
     input_audio_transcription: Transcription | UnsetType | None = UNSET
-    turn_detection: ServerVad | UnsetType | None = UNSET
+    turn_detection: TurnDetection | UnsetType | None = UNSET
     tools: tuple[FunctionTool, ...] | UnsetType = UNSET
     tool_choice: ToolChoice | UnsetType = UNSET
     temperature: float | UnsetType = UNSET

@@ -25,12 +25,14 @@ import msgspec
 from vivavoce.engines.base import (
     EngineError,
     JsonObject,
+    PartialTranscript,
     TokenLogprob,
     Transcriber,
     TranscriberCapabilities,
     TranscriptDelta,
     TranscriptionOptions,
 )
+from vivavoce.engines.builtin.pocketsphinx_worker import WITH_PARTIALS, Heard, HeardSoFar
 from vivavoce.engines.builtin.worker_options import convert_options
 from vivavoce.engines.builtin.worker_pool import Job, WorkerPool, WorkerSpec
 
@@ -54,11 +56,14 @@ def create(options: JsonObject) -> Transcriber:
 
 
 class PocketsphinxTranscriber:
-    """A :class:`~vivavoce.engines.base.Transcriber`; one delta per utterance, at its end, none for silence."""
+    """A :class:`~vivavoce.engines.base.Transcriber`; one delta per utterance, at its end, none for silence.
+
+    Partial transcripts are those of the first search, which a later word may still change.
+    """
 
     name = "pocketsphinx"
     capabilities = TranscriberCapabilities(
-        sample_rate=SAMPLE_RATE, streaming=True, languages=("en",), heavy=True, logprobs=True
+        sample_rate=SAMPLE_RATE, streaming=True, languages=("en",), heavy=True, logprobs=True, partials=True
     )
 
     def __init__(self, options: PocketsphinxOptions) -> None:
@@ -92,7 +97,7 @@ class PocketsphinxTranscriber:
 
     async def transcribe(
         self, audio: AsyncIterator[bytes], options: TranscriptionOptions
-    ) -> AsyncGenerator[TranscriptDelta, None]:
+    ) -> AsyncGenerator[TranscriptDelta | PartialTranscript, None]:
         """See :class:`~vivavoce.engines.base.Transcriber`. Raises :class:`EngineError`: ``unsupported_language``,
         ``engine_overloaded``, ``engine_unavailable``, ``engine_crashed``, ``recognition_failed``."""
         language = (options.language or "en").partition("-")[0].lower()
@@ -102,27 +107,47 @@ class PocketsphinxTranscriber:
                 f"The {self.name} engine knows English (en) only.",
                 type="invalid_request_error",
             )
-        words = await self._recognise(audio)
+        partials: asyncio.Queue[PartialTranscript | None] = asyncio.Queue()
+        # A task group may not be left open over a yield: it would cancel whoever iterates.
+        work = asyncio.create_task(self._recognise(audio, partials if options.partials else None))
+        work.add_done_callback(lambda _: partials.put_nowait(None))
+        try:
+            while (partial := await partials.get()) is not None:
+                yield partial
+            words = work.result()
+        finally:
+            work.cancel()
+            await asyncio.wait([work])
+            if not work.cancelled():
+                work.exception()  # seen, when nobody iterates to the end
         # Together the tokens are the text, so that space between words belongs to the later one.
         tokens = tuple(TokenLogprob(f" {word}" if i else word, logprob) for i, (word, logprob) in enumerate(words))
         if tokens:
             text = "".join(token.token for token in tokens)
             yield TranscriptDelta(text, tokens if options.logprobs else ())
 
-    async def _recognise(self, audio: AsyncIterator[bytes]) -> list[tuple[str, float]]:
+    async def _recognise(
+        self, audio: AsyncIterator[bytes], partials: asyncio.Queue[PartialTranscript | None] | None
+    ) -> list[tuple[str, float]]:
         backlog = Backlog(_BACKLOG_BYTES)
+        words: list[tuple[str, float]] = []
         try:
             async with asyncio.TaskGroup() as group:
                 group.create_task(self._turnstile.fill(backlog, audio))
                 await self._turnstile.enter(backlog)
-                async with self._pool.job(b"") as job:
+                async with self._pool.job(b"" if partials is None else WITH_PARTIALS) as job:
                     group.create_task(_feed(job, backlog))
-                    answer = b"".join([piece async for piece in job])
-                    return msgspec.json.decode(answer, type=list[tuple[str, float]]) if answer else []
+                    async for piece in job:
+                        match msgspec.json.decode(piece, type=Heard | HeardSoFar):
+                            case Heard(words=words):
+                                pass
+                            case HeardSoFar(text, audio_ms) if partials is not None:
+                                partials.put_nowait(PartialTranscript(text, audio_ms))
         except BaseExceptionGroup as faults:
             raise _first_leaf(faults) from None
         finally:
             await self._turnstile.leave(backlog)
+        return words
 
 
 class Backlog:

@@ -149,11 +149,13 @@ class PreviewDecoder:
         )
 
     def _turn_detection(
-        self, shape: shapes.ServerVadIn | shapes.NoTurnDetectionIn | UnsetType | None
-    ) -> sc.ServerVad | UnsetType | None:
+        self, shape: shapes.ServerVadIn | shapes.SemanticVadIn | shapes.NoTurnDetectionIn | UnsetType | None
+    ) -> sc.TurnDetection | UnsetType | None:
         match shape:
             case shapes.ServerVadIn():
                 return self._server_vad(shape)
+            case shapes.SemanticVadIn():
+                return _semantic_vad(shape)
             case shapes.NoTurnDetectionIn() | None:
                 return None
             case _:
@@ -169,6 +171,15 @@ class PreviewDecoder:
             create_response=_or(shape.create_response, default.create_response),
             interrupt_response=_or(interrupts, default.interrupt_response),
         )
+
+
+def _semantic_vad(shape: shapes.SemanticVadIn) -> sc.SemanticVad:
+    default = sc.SemanticVad()
+    return sc.SemanticVad(
+        eagerness=_or(shape.eagerness, default.eagerness),
+        create_response=_or(shape.create_response, default.create_response),
+        interrupt_response=_or(shape.interrupt_response, default.interrupt_response),
+    )
 
 
 def _or(value: _T | UnsetType, default: _T) -> _T:

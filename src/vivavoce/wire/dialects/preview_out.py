@@ -178,9 +178,16 @@ class PreviewEncoder:
             "client_secret": None,
         }
 
-    def _turn_detection(self, vad: sc.ServerVad | None) -> dict[str, Any] | None:
+    def _turn_detection(self, vad: sc.TurnDetection | None) -> dict[str, Any] | None:
         if vad is None:
             return None
+        if isinstance(vad, sc.SemanticVad):
+            return {
+                "type": "semantic_vad",
+                "eagerness": vad.eagerness,
+                "create_response": vad.create_response,
+                "interrupt_response": vad.interrupt_response,
+            }
         body: dict[str, Any] = {
             "type": "server_vad",
             "threshold": vad.threshold,

@@ -18,7 +18,7 @@ from vivavoce.wire import errors
 from vivavoce.wire.dialects.profiles import Profile
 from vivavoce.wire.faults import Found, Phase
 from vivavoce.wire.items import Role
-from vivavoce.wire.session_config import AudioFormatName, Include, Modality, Voice
+from vivavoce.wire.session_config import AudioFormatName, Eagerness, Include, Modality, Voice
 
 Text: TypeAlias = Annotated[str, Meta(max_length=1_048_576)]
 """Characters of one message, as the service bounds them for its other APIs (protocol section 9.2)."""
@@ -72,6 +72,12 @@ class ServerVadIn(_Shape, tag_field="type", tag="server_vad", kw_only=True):
 
 
 class InterruptingServerVadIn(ServerVadIn, tag="server_vad", kw_only=True):
+    interrupt_response: bool | UnsetType = UNSET
+
+
+class SemanticVadIn(_Shape, tag_field="type", tag="semantic_vad", kw_only=True):
+    eagerness: Eagerness | UnsetType = UNSET
+    create_response: bool | UnsetType = UNSET
     interrupt_response: bool | UnsetType = UNSET
 
 
@@ -184,7 +190,7 @@ class TracingIn(_Shape, kw_only=True):
         return _depth(value.get("metadata"), f"{path}.metadata")
 
 
-TurnDetectionOf2025: TypeAlias = InterruptingServerVadIn | NoTurnDetectionIn
+TurnDetectionOf2025: TypeAlias = InterruptingServerVadIn | SemanticVadIn | NoTurnDetectionIn
 
 
 class SessionOf2025(Session[TurnDetectionOf2025], kw_only=True):
