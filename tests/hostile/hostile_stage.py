@@ -30,7 +30,14 @@ from vivavoce.gateway.quota import Quota
 from vivavoce.runtime.engines import Engines, Native
 from vivavoce.server.websocket import RealtimeEndpoint
 from vivavoce.testing import virtual_time
-from vivavoce.testing.fakes import Cue, PuppetSpeechModel, PuppetTranscriber, PuppetVad, WatchedVadPool
+from vivavoce.testing.fakes import (
+    Cue,
+    PuppetEndOfTurn,
+    PuppetSpeechModel,
+    PuppetTranscriber,
+    PuppetVad,
+    WatchedVadPool,
+)
 
 _T = TypeVar("_T")
 
@@ -105,7 +112,7 @@ class Stage:
                 quota = Quota(TOKENS_PER_MINUTE, REQUESTS_PER_MINUTE, virtual_time.now)
                 # The engines are given to the endpoint directly; of what is served it reads the quota alone.
                 served.append(Served(deployment, cast(Recipe, None), quota))
-                engines[deployment.name] = Engines(self.pool, self.transcriber, Native(model))
+                engines[deployment.name] = Engines(self.pool, self.transcriber, PuppetEndOfTurn(), Native(model))
         deployments = Deployments(served)
         self.endpoint = RealtimeEndpoint(
             deployments=deployments,

@@ -116,7 +116,7 @@ class PureRunner:
             case s.Unheard():
                 self._post(c.RecognitionFailed(self.ledger.next_unheard(), command.code))
             case s.Judged():
-                self._post(self._judged(command.probability))
+                self._post(self._verdict(command.probability))
             case s.BreakVad():
                 self._vad.broken = True
             case s.HoldVad():
@@ -158,7 +158,7 @@ class PureRunner:
             case _:
                 assert_never(command)
 
-    def _judged(self, probability: float) -> c.TurnJudged:
+    def _verdict(self, probability: float) -> c.TurnJudged:
         if self._question is None:
             raise ValueError("nobody has asked whether the speaker has finished, or the question was withdrawn")
         question, self._question = self._question, None
