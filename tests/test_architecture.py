@@ -56,6 +56,7 @@ NO_FILES: Final = ("wire", "core", "audio", "runtime", "gateway", "server")
 """Rooms that read neither files nor environment: ``config`` does it for them."""
 
 HEAVY: Final[dict[str, tuple[str, ...]]] = {
+    "bpe_openai": ("server.tokenizer",),
     "aiohttp": ("server", "demo", "record", "testing"),
     "espeakng_loader": ("engines.builtin",),
     "numpy": ("audio", "engines", "runtime", "demo", "testing"),
@@ -68,6 +69,7 @@ HEAVY: Final[dict[str, tuple[str, ...]]] = {
 }
 """Where a package that is slow to import, or may be absent, is used."""
 LAZY: Final[dict[str, tuple[str, ...]]] = {
+    "bpe_openai": (),
     "espeakng_loader": (),
     "pocketsphinx": (),
     "soxr": ("demo.sound",),

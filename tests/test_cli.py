@@ -4,13 +4,14 @@ import asyncio
 import errno
 import logging
 import os
+import re
 import socket
 import subprocess
 import sys
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
-from importlib.metadata import EntryPoint, version
+from importlib.metadata import EntryPoint, PackageNotFoundError, version
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -476,4 +477,25 @@ def test_engines_lists_what_is_installed_and_what_does_not_work(capsys: pytest.C
     assert "does not work: cannot be loaded from no_such_module_here:create" in found["synthesizer", "broken"]
     assert found["vad", "silero"].endswith("16000 Hz, 512 samples a frame")
     assert found["language_model", "scripted"].endswith("calls tools")
-    assert len(found) == 7
+    assert found["tokenizer", "estimate"].endswith("estimates the tokens of text")
+    assert re.fullmatch(
+        r"tokenizer o200k (\S+) bpe-openai \1 counts the tokens of text exactly", found["tokenizer", "o200k"]
+    )
+    assert len(found) == 9
+
+
+def test_a_tokenizer_without_its_package_is_told(
+    installed: None, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def missing(name: str) -> str:
+        raise PackageNotFoundError(name)
+
+    monkeypatch.setattr("importlib.metadata.version", missing)
+    monkeypatch.setitem(sys.modules, "bpe_openai", None)
+    assert cli.main(["engines"]) == 0
+    rows = [" ".join(line.split()) for line in capsys.readouterr().out.splitlines()]
+    assert "tokenizer o200k does not work: pip install 'vivavoce[o200k]' installs it" in rows
+    file = write(tmp_path, "[server]\ntokenizer = 'o200k'\n[[deployment]]\nname = 'a'")
+    assert cli.main(["check-config", file]) == 2
+    problem = "the package for o200k is not installed; pip install 'vivavoce[o200k]' installs it"
+    assert capsys.readouterr() == ("", f"vivavoce: server.tokenizer: {problem}\n")

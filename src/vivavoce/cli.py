@@ -25,8 +25,9 @@ import sys
 import tempfile
 from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
 from contextlib import asynccontextmanager
+from importlib import metadata
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Final
+from typing import TYPE_CHECKING, Annotated, Any, Final, get_args
 
 import msgspec
 import rich.box
@@ -35,7 +36,16 @@ from rich.console import Console
 from rich.table import Table
 
 from vivavoce import __version__
-from vivavoce.config import API_KEY_VARIABLE, Config, ConfigError, Overrides, Secret, environment_key, load_config
+from vivavoce.config import (
+    API_KEY_VARIABLE,
+    Config,
+    ConfigError,
+    Overrides,
+    Secret,
+    Tokenizer,
+    environment_key,
+    load_config,
+)
 
 if TYPE_CHECKING:
     from yarl import URL
@@ -54,6 +64,7 @@ DIFFERENT: Final = 1
 NO_SESSION: Final = 3
 """Of ``replay``: no connection, or it was refused."""
 
+O200K_PACKAGE: Final = "bpe-openai"
 DEFAULT_DEPLOYMENT: Final = "gpt-4o-realtime-preview"
 _PIPED_WIDTH: Final = 10_000
 
@@ -548,11 +559,13 @@ def check_config(file: Annotated[Path, typer.Argument(metavar="FILE", help="Conf
     """Check a configuration file, with the options of its engines; nothing is started."""
     from vivavoce.engines.registry import Registry
     from vivavoce.gateway.deployments import Deployment, build_engines
+    from vivavoce.server import tokenizer
     from vivavoce.server.tls import server_context
 
     config = load_config(file, environ=os.environ)
     build_engines(config, Registry.installed())
     server_context(config.server)
+    tokenizer.load(config.server.tokenizer)
     table = Table(
         "deployment",
         "model",
@@ -591,6 +604,8 @@ def engines() -> None:
         package = f"{info.distribution} {info.version}".strip()
         version, ability = _try(registry, info)
         table.add_row(info.kind, info.name, version, package, ability)
+    for name in get_args(Tokenizer):
+        table.add_row("tokenizer", name, *_try_tokenizer(name))
     _print_table(table)
 
 
@@ -605,6 +620,17 @@ def _try(registry: Registry, info: EngineInfo) -> tuple[str, str]:
     except EngineUnavailable as error:
         return "", f"does not work: {error.problem}"
     return engine.version, describe(engine)
+
+
+def _try_tokenizer(name: Tokenizer) -> tuple[str, str, str]:
+    """Version, package and ability of a way to count the tokens of text."""
+    if name == "estimate":
+        return __version__, f"vivavoce {__version__}", "estimates the tokens of text"
+    try:
+        version = metadata.version(O200K_PACKAGE)
+    except metadata.PackageNotFoundError:
+        return "", "", "does not work: pip install 'vivavoce[o200k]' installs it"
+    return version, f"{O200K_PACKAGE} {version}", "counts the tokens of text exactly"
 
 
 def _print_table(table: Table) -> None:

@@ -29,6 +29,7 @@ from vivavoce.wire.dialects.profiles import PROFILES
 EngineKind: TypeAlias = Literal["vad", "transcriber", "end_of_turn", "language_model", "synthesizer"]
 ENGINE_KINDS: Final[tuple[EngineKind, ...]] = get_args(EngineKind)
 
+Tokenizer: TypeAlias = Literal["estimate", "o200k"]
 LogLevel: TypeAlias = Literal["debug", "info", "warning", "error"]
 
 API_KEY_VARIABLE: Final = "VIVAVOCE_API_KEY"
@@ -110,6 +111,8 @@ class ServerSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
     """Accept permessage-deflate from clients that offer it."""
     session_seconds: Annotated[int, msgspec.Meta(ge=1, le=86400)] = 1800
     """Seconds after which a session expires."""
+    tokenizer: Tokenizer = "estimate"
+    """What counts the tokens of text."""
     log_level: LogLevel = "info"
 
 

@@ -11,6 +11,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, ru
 
 from vivavoce.core.context import Entry
 from vivavoce.core.conversation import ROOT, Conversation, truncated
+from vivavoce.core.usage import Tokens
 from vivavoce.wire import items
 from vivavoce.wire.errors import ClientFault
 
@@ -38,7 +39,7 @@ ENTRIES = st.sampled_from(NAMES).flatmap(
 class ConversationModel(RuleBasedStateMachine):
     @initialize()
     def start(self) -> None:
-        self.conversation = Conversation("conv_1")
+        self.conversation = Conversation("conv_1", Tokens())
         self.model: list[Entry] = []
         self.last_snapshot = self.conversation.snapshot()
 
@@ -161,7 +162,7 @@ TestConversationModel.settings = settings(max_examples=80, stateful_step_count=3
     ],
 )
 def test_only_assistant_audio_can_be_truncated(entry: Entry) -> None:
-    conversation = Conversation("conv_1")
+    conversation = Conversation("conv_1", Tokens())
     conversation.add(entry)
     with pytest.raises(ClientFault, match="Only model output audio messages can be truncated"):
         conversation.truncate("a", 0, 0)
@@ -169,7 +170,7 @@ def test_only_assistant_audio_can_be_truncated(entry: Entry) -> None:
 
 
 def test_equal_length_is_fine_and_beyond_is_not() -> None:
-    conversation = Conversation("conv_1")
+    conversation = Conversation("conv_1", Tokens())
     conversation.add(spoken("a", 9250))
     with pytest.raises(ClientFault, match="Audio content of 9250ms is already shorter than 9251ms"):
         conversation.truncate("a", 0, 9251)
@@ -181,7 +182,7 @@ def test_equal_length_is_fine_and_beyond_is_not() -> None:
 
 def test_truncating_keeps_the_status_and_other_parts() -> None:
     item = items.MessageItem("a", "assistant", (items.TextPart("x"), items.AudioPart("y")), "incomplete")
-    cut = truncated(Entry(item, audio_ms=100), 50)
+    cut = truncated(Entry(item, audio_ms=100), 50, Tokens())
     assert cut.item == items.MessageItem(
         "a", "assistant", (items.TextPart("x"), items.AudioPart(None)), "incomplete"
     )

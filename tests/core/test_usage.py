@@ -52,38 +52,41 @@ def test_audio_tokens(ms: int, user: int, assistant: int) -> None:
         ("a, b", 3),
         ("\n\n", 1),
         ("!!!!", 2),
-        ("日本語", 2),
-        ("привет", 4),
-        ("snake_case", 3),
+        ("日本語", 3),
+        ("привет", 2),
+        ("snake_case", 2),
+        ("camelCase(x)", 4),
+        ("a.\n\n  b", 4),
+        ('{"a":1}', 5),
         ("²", 1),
     ],
 )
 def test_text_tokens(text: str, tokens: int) -> None:
-    assert usage.text_tokens(text) == tokens
+    assert usage.estimated_tokens(text) == tokens
 
 
 @given(text=st.text())
 def test_nothing_is_free_and_nothing_costs_more_than_its_characters(text: str) -> None:
-    assert (usage.text_tokens(text) == 0) == (text == "")
-    assert usage.text_tokens(text) <= len(text)
+    assert (usage.estimated_tokens(text) == 0) == (text == "")
+    assert usage.estimated_tokens(text) <= len(text)
 
 
 @given(words=st.lists(WORDS, min_size=1))
 def test_words_add_up(words: list[str]) -> None:
-    assert usage.text_tokens(" ".join(words)) == usage.text_tokens(words[0]) + sum(
-        usage.text_tokens(f" {word}") for word in words[1:]
+    assert usage.estimated_tokens(" ".join(words)) == usage.estimated_tokens(words[0]) + sum(
+        usage.estimated_tokens(f" {word}") for word in words[1:]
     )
 
 
 @given(text=st.text(), word=WORDS)
 def test_more_text_is_more_tokens(text: str, word: str) -> None:
-    assert usage.text_tokens(f"{text}. {word}") > usage.text_tokens(text)
+    assert usage.estimated_tokens(f"{text}. {word}") > usage.estimated_tokens(text)
 
 
 @given(left=st.text(), right=st.text())
 def test_cutting_a_text_changes_little(left: str, right: str) -> None:
-    apart = usage.text_tokens(left) + usage.text_tokens(right)
-    assert apart - 2 <= usage.text_tokens(left + right) <= apart + 2
+    apart = usage.estimated_tokens(left) + usage.estimated_tokens(right)
+    assert apart - 2 <= usage.estimated_tokens(left + right) <= apart + 2
 
 
 @pytest.mark.parametrize(
@@ -101,16 +104,16 @@ def test_cutting_a_text_changes_little(left: str, right: str) -> None:
     ],
 )
 def test_item_tokens(item: items.Item, tokens: int) -> None:
-    assert usage.item_text_tokens(item) == tokens
+    assert usage.Tokens().item(item) == tokens
 
 
 def test_prompt_tokens() -> None:
     parameters = {"type": "object"}
-    schema = usage.text_tokens(msgspec.json.encode(parameters).decode())
-    assert usage.prompt_tokens("", ()) == 0
-    assert usage.prompt_tokens("hello", ()) == 1
-    assert usage.prompt_tokens("hello", (FunctionTool("f"),)) == 6
-    assert usage.prompt_tokens("hello", (FunctionTool("f", "hello world", parameters),)) == 8 + schema
+    schema = usage.estimated_tokens(msgspec.json.encode(parameters).decode())
+    assert usage.Tokens().prompt("", ()) == 0
+    assert usage.Tokens().prompt("hello", ()) == 1
+    assert usage.Tokens().prompt("hello", (FunctionTool("f"),)) == 6
+    assert usage.Tokens().prompt("hello", (FunctionTool("f", "hello world", parameters),)) == 8 + schema
 
 
 # ------------------------------------------------------------------------------------------------ the cache
@@ -126,11 +129,11 @@ def entry(name: str, text: int, audio: int = 0) -> Entry:
 
 
 def test_first_response_has_nothing_cached() -> None:
-    assert usage.PromptCache().look_up("hello", (), (entry("a", 1000),)) == (0, 0)
+    assert usage.PromptCache(usage.Tokens()).look_up("hello", (), (entry("a", 1000),)) == (0, 0)
 
 
 def test_shared_prefix_is_cached_in_blocks() -> None:
-    cache = usage.PromptCache()
+    cache = usage.PromptCache(usage.Tokens())
     first = (entry("a", 100, 30), entry("b", 10))
     cache.look_up("hello", (), first)
     assert cache.look_up("hello", (), (*first, entry("c", 500, 128))) == (64, 0)  # of 111 and 30
@@ -140,12 +143,12 @@ def test_shared_prefix_is_cached_in_blocks() -> None:
 
 def test_the_answer_to_a_context_is_cached_with_it() -> None:
     """With the tokens that were recorded from the service."""
-    cache = usage.PromptCache()
+    cache = usage.PromptCache(usage.Tokens())
     asked, call, output = entry("a", 63), entry("call", 22), entry("output", 18)
     assert cache.look_up("", (), (asked,)) == (0, 0)
     cache.answered(call)
     assert cache.look_up("", (), (asked, call, output)) == (64, 0)
-    cache = usage.PromptCache()
+    cache = usage.PromptCache(usage.Tokens())
     heard, said = entry("a", 15, 27), entry("b", 18, 42)
     assert cache.look_up("", (), (heard,)) == (0, 0)
     cache.answered(said)
@@ -158,7 +161,7 @@ def test_words_that_were_found_in_a_sound_change_nothing() -> None:
     silent, said = (items.InputAudioPart(),), (items.InputAudioPart("hello"),)
     before = Entry(items.MessageItem("a", "user", silent), clips, text_tokens=4, audio_tokens=640)
     heard = replace(before, item=items.MessageItem("a", "user", said))
-    cache = usage.PromptCache()
+    cache = usage.PromptCache(usage.Tokens())
     cache.look_up("", (), (before,))
     assert cache.look_up("", (), (heard,)) == (0, 640)
     other = replace(heard, item=items.MessageItem("b", "user", said))
@@ -176,13 +179,13 @@ def test_words_that_were_found_in_a_sound_change_nothing() -> None:
 def test_another_beginning_is_not_cached(
     instructions: str, tools: tuple[FunctionTool, ...], context: tuple[Entry, ...]
 ) -> None:
-    cache = usage.PromptCache()
+    cache = usage.PromptCache(usage.Tokens())
     cache.look_up("hello", (), (entry("a", 100), entry("b", 100)))
     assert cache.look_up(instructions, tools, context) == (0, 0)
 
 
 def test_a_changed_item_ends_the_prefix() -> None:
-    cache = usage.PromptCache()
+    cache = usage.PromptCache(usage.Tokens())
     cache.look_up("", (), (entry("a", 64), entry("b", 64)))
     changed = Entry(items.MessageItem("b", "user", ()), text_tokens=64)
     assert cache.look_up("", (), (entry("a", 64), changed)) == (64, 0)
@@ -194,7 +197,7 @@ def test_a_changed_item_ends_the_prefix() -> None:
     )
 )
 def test_cached_is_a_part_of_the_input_in_multiples_of_64(contexts: list[list[tuple[str, int, int]]]) -> None:
-    cache = usage.PromptCache()
+    cache = usage.PromptCache(usage.Tokens())
     before: list[tuple[str, int, int]] | None = None
     for given_context in contexts:
         context = tuple(entry(*one) for one in given_context)

@@ -35,8 +35,9 @@ class _Node:
 class Conversation:
     """The items of one session, in order."""
 
-    def __init__(self, conversation_id: str) -> None:
+    def __init__(self, conversation_id: str, tokens: usage.Tokens) -> None:
         self.id = conversation_id
+        self.tokens = tokens
         self._nodes: dict[str, _Node] = {}
         self._first: str | None = None
         self._last: str | None = None
@@ -144,7 +145,7 @@ class Conversation:
             raise errors.not_truncatable()
         if audio_end_ms > entry.audio_ms:
             raise errors.truncate_beyond_audio(entry.audio_ms, audio_end_ms)
-        self.replace(truncated(entry, audio_end_ms))
+        self.replace(truncated(entry, audio_end_ms, self.tokens))
 
     def _change_snapshot(self, old: Entry, new: Entry) -> None:
         """What changes is mostly near the end: the last answer, the last words."""
@@ -180,7 +181,7 @@ class Conversation:
                 del self._calls[call_id]
 
 
-def truncated(entry: Entry, audio_end_ms: int) -> Entry:
+def truncated(entry: Entry, audio_end_ms: int, tokens: usage.Tokens) -> Entry:
     """``entry``, an assistant message, with ``audio_end_ms`` of its audio and none of its words."""
     item = entry.item
     assert isinstance(item, items.MessageItem)
@@ -191,6 +192,6 @@ def truncated(entry: Entry, audio_end_ms: int) -> Entry:
         item=item,
         audio_ms=audio_end_ms,
         truncated=True,
-        text_tokens=usage.item_text_tokens(item),
+        text_tokens=tokens.item(item),
         audio_tokens=audio_end_ms // usage.ASSISTANT_MS_PER_TOKEN,
     )

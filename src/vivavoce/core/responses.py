@@ -50,8 +50,15 @@ class Run:
     metadata: Mapping[str, str] | None
     input_usage: se.Usage
     phase: Phase = Phase.CREATED
-    text_tokens: int = 0
+    closed_tokens: int = 0
+    """Text tokens of the items that are final."""
+    open_tokens: int = 0
+    """Those of the item that is being made: the sum of its pieces, which may be more than the whole."""
     audio_ticks: int = 0
+
+    @property
+    def text_tokens(self) -> int:
+        return self.closed_tokens + self.open_tokens
 
     @property
     def usage(self) -> se.Usage:
@@ -86,7 +93,8 @@ class Responses:
         self._ids = ids
         self._conversation = conversation
         self._journal = journal
-        self._cache = usage.PromptCache()
+        self._tokens = conversation.tokens
+        self._cache = usage.PromptCache(self._tokens)
 
     # ------------------------------------------------------------------------------------ beginning and end
 
@@ -157,9 +165,9 @@ class Responses:
         run = self._find(report.response_id)
         if run is None or not report.text:
             return
-        tokens = usage.text_tokens(report.text)
+        tokens = self._tokens.text(report.text)
         if self._fits(run, tokens):
-            run.text_tokens += tokens
+            run.open_tokens += tokens
             self._perform(run, run.output.text(report.text))
 
     def audio(self, report: c.AudioProduced) -> None:
@@ -184,18 +192,18 @@ class Responses:
         run = self._find(report.response_id)
         if run is None:
             return
-        tokens = usage.text_tokens(report.name)
+        tokens = self._tokens.text(report.name)
         if self._fits(run, tokens):
-            run.text_tokens += tokens
+            run.open_tokens += tokens
             self._perform(run, run.output.call(report.name))
 
     def arguments(self, report: c.ArgumentsProduced) -> None:
         run = self._find(report.response_id)
         if run is None or not report.text:
             return
-        tokens = usage.text_tokens(report.text)
+        tokens = self._tokens.text(report.text)
         if self._fits(run, tokens):
-            run.text_tokens += tokens
+            run.open_tokens += tokens
             self._perform(run, run.output.arguments(report.text))
 
     def finished(self, report: c.ResponseFinished) -> None:
@@ -292,6 +300,8 @@ class Responses:
                     if run.in_band:
                         self._place(step.item)
                 case Closed():
+                    run.closed_tokens += self._tokens.said(step.item)
+                    run.open_tokens = 0
                     if run.in_band:
                         self._settle(step)
                 case _:
@@ -309,11 +319,11 @@ class Responses:
             return
         entry = Entry(
             item,
-            text_tokens=usage.item_text_tokens(item),
+            text_tokens=self._tokens.item(item),
             audio_tokens=usage.assistant_audio_tokens(step.audio_ticks),
             audio_ms=step.audio_ticks // TICKS_PER_MS,
         )
-        entry = truncated(entry, was.audio_ms) if was.truncated else entry
+        entry = truncated(entry, was.audio_ms, self._tokens) if was.truncated else entry
         self._conversation.replace(entry)
         self._cache.answered(entry)
         self._journal.emit(se.ItemDone(self._conversation.predecessor(item.id), item))

@@ -16,7 +16,7 @@ Laws
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from enum import Enum, auto
 from types import MappingProxyType
 from typing import Final, TypeVar, assert_never
@@ -82,6 +82,7 @@ class Identity:
     """Other names that clients have for the model, and repeat in ``session.update``: its deployment's, and its own
     without the version."""
     kind: sc.SessionKind = "realtime"
+    tokens: usage.Tokens = field(default_factory=usage.Tokens)
     keeps_audio: bool = True
     """User audio is kept when its words are known: the client may ask for it, or the model listens to it itself."""
 
@@ -109,7 +110,8 @@ class Session:
         self._ids = Ids(identity.seed)
         self._id = self._ids.next("sess")
         self._journal = Journal()
-        self._conversation = Conversation(self._ids.next("conv"))
+        self._tokens = identity.tokens
+        self._conversation = Conversation(self._ids.next("conv"), self._tokens)
         self._responses = Responses(
             model=identity.model, ids=self._ids, conversation=self._conversation, journal=self._journal
         )
@@ -427,7 +429,7 @@ class Session:
             item,
             clips=MappingProxyType({0: clip}),
             listened=True,
-            text_tokens=usage.item_text_tokens(item),
+            text_tokens=self._tokens.item(item),
             audio_tokens=usage.user_audio_tokens(clip.ticks),
         )
         self._recognitions[item_id].listening = False
@@ -458,7 +460,7 @@ class Session:
         item = entry.item
         if state is not None and state.transcription is not None:
             item = items.MessageItem(item.id, "user", (items.InputAudioPart(transcript=report.text),))
-            cost = usage.transcription(state.transcription, entry.clips[0].ticks, report.text)
+            cost = self._tokens.transcription(state.transcription, entry.clips[0].ticks, report.text)
             logprobs = report.logprobs if state.logprobs else UNSET
             self._journal.emit(se.TranscriptionCompleted(item.id, 0, report.text, cost, logprobs))
         heard = MappingProxyType({**entry.heard, report.content_index: report.text})
@@ -553,8 +555,8 @@ class Session:
             item,
             clips=MappingProxyType(clips),
             heard=MappingProxyType(heard),
-            text_tokens=usage.item_text_tokens(item)
-            + sum(usage.text_tokens(text) for i, text in heard.items() if i not in clips),
+            text_tokens=self._tokens.item(item)
+            + sum(self._tokens.text(text) for i, text in heard.items() if i not in clips),
             audio_tokens=sum(usage.user_audio_tokens(clip.ticks) for clip in clips.values()),
         )
 

@@ -1,16 +1,15 @@
 """Tokens: what text, speech and items count for (protocol section 7.2).
 
-Speech is exact: 1 token for each full 100 ms of user audio, 1 for each full 50 ms of assistant audio. Text is an
-estimate, since the o200k vocabulary cannot be shipped: :func:`text_tokens` splits text the way that tokenizer
-does before it looks anything up, and assumes how many tokens a piece of each kind makes. On English prose it is
-within a few per cent of the service.
+Speech is exact: 1 token for each full 100 ms of user audio, 1 for each full 50 ms of assistant audio. Text is
+counted by whoever is given to :class:`Tokens`; without the o200k vocabulary, which is too big to ship, that is an
+estimate (``docs/explanation/tokens.md`` has its errors).
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
-from typing import Final
+from collections.abc import Callable, Iterable
+from typing import Final, TypeAlias
 
 import msgspec
 
@@ -29,32 +28,34 @@ CACHE_BLOCK: Final = 64
 OUTPUT_RESERVE: Final = 4096
 """Output tokens that a response without a limit may use, and that quota sets aside for it."""
 
+TextCounter: TypeAlias = Callable[[str], int]
+"""The tokens of a text; 0 for the empty one."""
+
 _PIECES: Final = re.compile(
-    r"(?P<latin> ?[A-Za-zÀ-ɏ]+(?:['’](?:s|t|re|ve|m|ll|d)\b)?)"
+    r"(?P<latin>(?:[^\w\r\n]|_)?(?:[A-ZÀ-ÖØ-Þ]*[a-zß-öø-ɏ]+|[A-ZÀ-ÖØ-Þ]+)(?:['’](?:s|t|re|ve|m|ll|d)\b)?)"
     r"|(?P<digits>\d{1,3})"
-    r"|(?P<letters> ?[^\W\d_]+)"
-    r"|(?P<other> ?(?:[^\w\s]|_)+)"
-    r"|(?P<space>\s+)"
+    r"|(?P<alphabet>(?:[^\w\r\n]|_)?(?:(?![_\d])[\u0250-\u1fff])+)"
+    r"|(?P<letters>(?:[^\w\r\n]|_)?[^\W\d_]+)"
+    r"|(?P<other> ?(?:[^\w\s]|_)+[\r\n/]*)"
+    r"|(?P<space>\s*[\r\n]+|\s+(?!\S)|\s+)"
 )
-_LATIN_CHARS: Final = 9
-"""Letters of a Latin word that make one token; longer words take another for each such stretch."""
-_OTHER_CHARS: Final = 3
+"""The pieces that the o200k tokenizer looks up: a word with the space or sign before it, up to three digits, signs
+with the line end after them, white space."""
+_CHARS: Final = {"latin": 9, "alphabet": 5, "other": 3}
+"""Characters that make one token; a longer piece takes another for each such stretch."""
 
 
-def text_tokens(text: str) -> int:
-    """The estimated o200k tokens of ``text``; 0 for the empty string."""
+def estimated_tokens(text: str) -> int:
+    """The o200k tokens of ``text`` by the number and the lengths of its pieces."""
     count = 0
     for piece in _PIECES.finditer(text):
         length = piece.end() - piece.start()
-        match piece.lastgroup:
-            case "latin":
-                count += -(-length // _LATIN_CHARS)
-            case "digits" | "space":
-                count += 1
-            case "letters":
-                count += -(-length * 2 // 3)
-            case _:
-                count += -(-length // _OTHER_CHARS)
+        kind = piece.lastgroup or ""
+        if kind in _CHARS:
+            count += -(-length // _CHARS[kind])
+        else:
+            # Of ten letters without an alphabet, Chinese and Japanese ones above all, seven are tokens.
+            count += -(-length * 7 // 10) if kind == "letters" else 1
     return count
 
 
@@ -66,44 +67,52 @@ def assistant_audio_tokens(ticks: int) -> int:
     return ticks // (TICKS_PER_MS * ASSISTANT_MS_PER_TOKEN)
 
 
-def transcription(asked: Transcription, ticks: int, transcript: str) -> se.TranscriptionUsage:
-    """What the words of ``ticks`` of user audio cost: Whisper models count seconds, the others tokens."""
-    if "transcribe" in asked.model:
-        return se.TranscriptionTokens(
-            input_audio=user_audio_tokens(ticks),
-            input_text=text_tokens(asked.prompt or ""),
-            output=text_tokens(transcript),
-        )
-    return se.TranscriptionDuration(-(-ticks // (TICKS_PER_MS * 1000)))
+class Tokens:
+    """What things count for, by a way to count text."""
 
+    def __init__(self, text: TextCounter = estimated_tokens) -> None:
+        self.text = text
 
-def item_text_tokens(item: items.Item) -> int:
-    """Tokens of an item's text, with its framing. What the assistant said counts as text beside its audio, as it
-    did when it was made; what a user said counts by its audio alone."""
-    match item:
-        case items.MessageItem():
-            texts = sum(
-                text_tokens(part.text)
-                for part in item.content
-                if isinstance(part, items.InputTextPart | items.TextPart)
+    def transcription(self, asked: Transcription, ticks: int, transcript: str) -> se.TranscriptionUsage:
+        """What the words of ``ticks`` of user audio cost: Whisper models count seconds, the others tokens."""
+        if "transcribe" in asked.model:
+            return se.TranscriptionTokens(
+                input_audio=user_audio_tokens(ticks),
+                input_text=self.text(asked.prompt or ""),
+                output=self.text(transcript),
             )
-            spoken = sum(
-                text_tokens(part.transcript or "") for part in item.content if isinstance(part, items.AudioPart)
-            )
-            return ITEM_FRAMING + texts + spoken
-        case items.FunctionCallItem():
-            return ITEM_FRAMING + text_tokens(item.name) + text_tokens(item.arguments)
-        case items.FunctionCallOutputItem():
-            return ITEM_FRAMING + text_tokens(item.output)
+        return se.TranscriptionDuration(-(-ticks // (TICKS_PER_MS * 1000)))
 
+    def said(self, item: items.Item) -> int:
+        """Tokens of an item's text. What the assistant said counts as text beside its audio, as it did when it was
+        made; what a user said counts by its audio alone."""
+        match item:
+            case items.MessageItem():
+                texts = sum(
+                    self.text(part.text)
+                    for part in item.content
+                    if isinstance(part, items.InputTextPart | items.TextPart)
+                )
+                spoken = sum(
+                    self.text(part.transcript or "") for part in item.content if isinstance(part, items.AudioPart)
+                )
+                return texts + spoken
+            case items.FunctionCallItem():
+                return self.text(item.name) + self.text(item.arguments)
+            case items.FunctionCallOutputItem():
+                return self.text(item.output)
 
-def prompt_tokens(instructions: str, tools: Iterable[FunctionTool]) -> int:
-    """Tokens of what stands before the conversation."""
-    count = text_tokens(instructions)
-    for tool in tools:
-        count += ITEM_FRAMING + text_tokens(tool.name) + text_tokens(tool.description or "")
-        count += text_tokens(_json(tool.parameters)) if tool.parameters else 0
-    return count
+    def item(self, item: items.Item) -> int:
+        """As :meth:`said`, with the framing that an item has in a context."""
+        return ITEM_FRAMING + self.said(item)
+
+    def prompt(self, instructions: str, tools: Iterable[FunctionTool]) -> int:
+        """Tokens of what stands before the conversation."""
+        count = self.text(instructions)
+        for tool in tools:
+            count += ITEM_FRAMING + self.text(tool.name) + self.text(tool.description or "")
+            count += self.text(_json(tool.parameters)) if tool.parameters else 0
+        return count
 
 
 def _json(value: object) -> str:
@@ -120,7 +129,8 @@ class PromptCache:
     What was counted for a context is not counted again for the beginning that a longer one shares with it.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, tokens: Tokens) -> None:
+        self._tokens = tokens
         self._prompt: tuple[str, tuple[FunctionTool, ...]] = ("", ())
         self._prompt_tokens = 0
         self._cached_prompt: tuple[str, tuple[FunctionTool, ...]] | None = None
@@ -129,10 +139,10 @@ class PromptCache:
         """(text, audio) tokens of the first 0, 1, 2 ... entries of it."""
 
     def prompt_tokens(self, instructions: str, tools: tuple[FunctionTool, ...]) -> int:
-        """As the function of that name; the last prompt is not counted again."""
+        """As :meth:`Tokens.prompt`; the last prompt is not counted again."""
         if self._prompt != (instructions, tools):
             self._prompt = (instructions, tools)
-            self._prompt_tokens = prompt_tokens(instructions, tools)
+            self._prompt_tokens = self._tokens.prompt(instructions, tools)
         return self._prompt_tokens
 
     def context_tokens(self, context: tuple[Entry, ...]) -> tuple[int, int]:

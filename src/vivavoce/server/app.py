@@ -25,6 +25,7 @@ from vivavoce.gateway.quota import Counters
 from vivavoce.runtime.bugs import outline
 from vivavoce.runtime.engines import Cascaded, Engines
 from vivavoce.runtime.vad_pool import VadPool
+from vivavoce.server import tokenizer
 from vivavoce.server.tls import server_context
 from vivavoce.server.websocket import RealtimeEndpoint
 
@@ -88,6 +89,8 @@ async def assembled(
     logging.getLogger("aiohttp.websocket").setLevel(logging.ERROR)
     _http_log.addFilter(_without_texts)
     tls = server_context(config.server)
+    tokens = tokenizer.load(config.server.tokenizer)
+    log.info("tokens of text are counted by: %s", config.server.tokenizer)
     async with AsyncExitStack() as stack:
         deployments = await stack.enter_async_context(
             open_deployments(config, registry, counters=counters, instead=instead)
@@ -106,6 +109,7 @@ async def assembled(
             ping_interval_s=config.server.ping_interval_s,
             session_seconds=config.server.session_seconds,
             compression=config.server.compression,
+            tokens=tokens,
         )
         runner = web.AppRunner(
             _application(endpoint, engines, deployments),

@@ -12,6 +12,7 @@ from typing import Final
 from aiohttp import WSMessage, WSMsgType, web
 
 from vivavoce.core.session import CLOSE_GOING_AWAY, Identity, Session
+from vivavoce.core.usage import Tokens
 from vivavoce.gateway.admission import Admission, AdmissionPolicy, admit
 from vivavoce.gateway.deployments import Deployment, Deployments
 from vivavoce.gateway.quota import Denied, Quota, Reservation
@@ -62,6 +63,7 @@ class RealtimeEndpoint:
         ping_interval_s: float,
         session_seconds: int,
         compression: bool,
+        tokens: Tokens | None = None,
     ) -> None:
         self._deployments = deployments
         self._engines = engines
@@ -70,6 +72,7 @@ class RealtimeEndpoint:
         self._ping_interval_s = ping_interval_s
         self._session_seconds = session_seconds
         self._compression = compression
+        self._tokens = tokens or Tokens()
         self._codecs: dict[tuple[str, bool, bool], Codec] = {}
         self._open: set[SocketOutbox] = set()
         self.empty = asyncio.Event()
@@ -143,6 +146,7 @@ class RealtimeEndpoint:
         codec = self._codec(admission.profile, deployment)
         engines = self._engines[deployment.name]
         identity = Identity(
+            tokens=self._tokens,
             model=deployment.reported_model,
             created_at=int(time.time()),
             lifetime_s=self._session_seconds,
