@@ -38,6 +38,12 @@ CASES: Final[dict[str, Case]] = {
     "core-275-100ms": Case("275 sessions on a core, 100 ms chunks", lambda: cases.at_callers(275, 100)),
     "capacity-20ms": Case("Sessions a core holds, 20 ms chunks", lambda: cases.capacity(20)),
     "capacity-100ms": Case("Sessions a core holds, 100 ms chunks", lambda: cases.capacity(100)),
+    "bare-100-20ms": Case(
+        "The bare loop, 100 sessions, 20 ms chunks", lambda: cases.at_callers(100, 20, "bench.bare")
+    ),
+    "bare-capacity-20ms": Case(
+        "Sessions a core holds with the bare loop, 20 ms chunks", lambda: cases.capacity(20, "bench.bare")
+    ),
     "first-audio": Case("First audio at 100 sessions, engines that take no time", lambda: cases.first_audio(100)),
     "barge-in": Case("Barge-in at 100 sessions", lambda: cases.barge_in(100)),
     "memory": Case("Memory after a minute", memory.minute_of_talk),

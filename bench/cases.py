@@ -8,7 +8,7 @@ from typing import Final
 from bench.processes import Fleet, Load, Run, Server, measure
 from bench.report import Figures
 
-CAPACITY_SESSIONS: Final = (100, 150, 200, 225, 250, 275, 300, 325, 350)
+CAPACITY_SESSIONS: Final = (150, 200, 225, 250, 275, 300, 325, 350, 375, 400, 450, 500)
 LATE_MS: Final = 50.0
 """A core holds so many sessions as end 99 of 100 turns within this."""
 _EACH: Final = ("--seconds", "20")
@@ -30,17 +30,17 @@ def _seen(run: Run) -> Figures:
     }
 
 
-def at_callers(callers: int, chunk_ms: int) -> Figures:
-    """Lateness and cost at a number of sessions."""
-    with Server() as server:
+def at_callers(callers: int, chunk_ms: int, module: str = "bench.server") -> Figures:
+    """Lateness and cost at a number of sessions, of the server or of the bare loop."""
+    with Server(module) as server:
         return _seen(measure(server, "prompt", callers, "--chunk-ms", str(chunk_ms), *_EACH))
 
 
-def capacity(chunk_ms: int) -> Figures:
+def capacity(chunk_ms: int, module: str = "bench.server") -> Figures:
     """The most sessions of :data:`CAPACITY_SESSIONS` that one core holds, each step on a fresh server."""
     held = 0
     for callers in CAPACITY_SESSIONS:
-        figures = at_callers(callers, chunk_ms)
+        figures = at_callers(callers, chunk_ms, module)
         if figures["lateness p99 ms"] > LATE_MS:
             break
         held = callers

@@ -17,11 +17,11 @@ LOAD_CORE: Final = 0
 
 
 class Server:
-    """``bench.server`` on one core; a context manager."""
+    """``bench.server``, or another program that speaks like it, on one core; a context manager."""
 
-    def __init__(self, *arguments: str, core: int | None = SERVER_CORE) -> None:
+    def __init__(self, module: str = "bench.server", *, core: int | None = SERVER_CORE) -> None:
         pin = [] if core is None else ["--core", str(core)]
-        command = [sys.executable, "-m", "bench.server", *pin, *arguments]
+        command = [sys.executable, "-m", module, *pin]
         self._process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
         assert self._process.stdin
         assert self._process.stdout
