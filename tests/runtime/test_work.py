@@ -25,7 +25,7 @@ from vivavoce.wire.server_events import RateLimit
 from vivavoce.wire.session_config import SessionConfig
 
 APPEND = 50
-FRAME = 18
+FRAME = 19
 DELTA = 49
 MESSAGE = b'{"type":"message","role":"user","content":[{"type":"input_text","text":"Hello."}]}}'
 

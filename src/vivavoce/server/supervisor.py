@@ -351,6 +351,9 @@ class Supervisor:
 
     def _mourn(self, worker: Worker, code: int) -> None:
         """Decide what a death means."""
+        if worker.state is State.LEAVING and code == -signal.SIGTERM:
+            # Asked before it could listen, or when it no longer did.
+            code = 0
         if worker.state is State.LEAVING and not code:
             log.info("%s %d ended in order", worker.role, worker.pid)
         else:
