@@ -107,7 +107,7 @@ class ServerSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
     """Seconds between pings, and the wait for a pong before the connection is dropped."""
     request_timeout_s: Annotated[float, msgspec.Meta(gt=0, le=3600)] = 30.0
     """Seconds in which a connection must have sent a request, and that it may idle after one."""
-    compression: bool = True
+    compression: bool = False
     """Accept permessage-deflate from clients that offer it."""
     session_seconds: Annotated[int, msgspec.Meta(ge=1, le=86400)] = 1800
     """Seconds after which a session expires."""

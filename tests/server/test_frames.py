@@ -29,7 +29,7 @@ PIECE = bytes(1 << 20)
 async def server() -> AsyncIterator[Server]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(Registry, "installed", Fakes)
-        async with serving(config()) as server:
+        async with serving(config(compression=True)) as server:
             yield server
 
 
@@ -142,9 +142,9 @@ async def test_without_an_offer_nothing_is_compressed(server: Server) -> None:
         assert not any(client.compressed)
 
 
-async def test_compression_can_be_switched_off(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_compression_is_off_unless_it_is_switched_on(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Registry, "installed", Fakes)
-    async with serving(config(compression=False)) as server, raw_socket(server, extensions=DEFLATE) as client:
+    async with serving(config()) as server, raw_socket(server, extensions=DEFLATE) as client:
         assert b"extensions" not in client.answer.lower()
         client.write(frame(TEXT, CLEAR))
         await cleared(client)

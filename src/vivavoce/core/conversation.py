@@ -3,14 +3,15 @@
 Laws
 ----
 1. Ids are unique; ``previous_item_id`` is the direct predecessor at that moment, None for the first item.
-2. Adding, finding, replacing and deleting cost the same however long the conversation is.
-3. Entries are frozen; a snapshot shares them. A new one is made of the last and of what was added since; only what
+2. Its items hold at most :data:`MAX_TEXT_CHARS` of text that clients have sent.
+3. Adding, finding, replacing and deleting cost the same however long the conversation is.
+4. Entries are frozen; a snapshot shares them. A new one is made of the last and of what was added since; only what
    changes the list elsewhere than at its end makes it anew.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from typing import Final
 
@@ -21,6 +22,8 @@ from vivavoce.wire import errors, items
 ROOT: Final = "root"
 """``previous_item_id`` of an item that goes first."""
 
+MAX_TEXT_CHARS: Final = 8 * 1024 * 1024
+"""Characters of text in the items of one conversation, far above what any model reads at once."""
 _NEAR: Final = 16
 """Entries at the end of the list that can change without a new snapshot of all."""
 
@@ -47,6 +50,7 @@ class Conversation:
         """Assistant messages with audio in the list."""
         self.clip_ticks = 0
         """Audio that the items hold, in ticks."""
+        self._text_chars = 0
         self._snapshot: tuple[Entry, ...] | None = ()
         self._added: list[Entry] = []
         """What follows the last snapshot."""
@@ -92,15 +96,22 @@ class Conversation:
         if previous_item_id not in (None, ROOT) and previous_item_id not in self._nodes:
             raise errors.unknown_previous_item(str(previous_item_id))
 
+    def check_room(self, entries: Iterable[Entry]) -> None:
+        """Raises ClientFault if there is no room for the text of these."""
+        more = sum(_text_chars(entry.item) for entry in entries)
+        if more and self._text_chars + more > MAX_TEXT_CHARS:
+            raise errors.conversation_full(MAX_TEXT_CHARS)
+
     def add(self, entry: Entry, previous_item_id: str | None = None) -> str | None:
         """Put ``entry`` after an item (None: at the end; ``root``: first). Returns its predecessor's id.
 
-        Raises ClientFault for an id that is taken or a place that does not exist, changing nothing.
+        Raises ClientFault for an id that is taken, a place that does not exist, or too much text, changing nothing.
         """
         item_id = entry.item.id
         if item_id in self._nodes:
             raise errors.duplicate_item(item_id)
         self.check_place(previous_item_id)
+        self.check_room((entry,))
         before = self._last if previous_item_id is None else previous_item_id
         if before == ROOT and ROOT not in self._nodes:
             before = None
@@ -173,12 +184,26 @@ class Conversation:
     def _count(self, entry: Entry, step: int) -> None:
         if entry.has_audio:
             self._spoken += step
+        self._text_chars += step * _text_chars(entry.item)
         self.clip_ticks += step * sum(clip.ticks for clip in entry.clips.values())
         if isinstance(entry.item, items.FunctionCallItem):
             call_id = entry.item.call_id
             self._calls[call_id] = self._calls.get(call_id, 0) + step
             if not self._calls[call_id]:
                 del self._calls[call_id]
+
+
+def _text_chars(item: items.Item) -> int:
+    match item:
+        case items.MessageItem():
+            texts = (
+                getattr(part, "text", None) or getattr(part, "transcript", None) or "" for part in item.content
+            )
+            return sum(map(len, texts))
+        case items.FunctionCallItem():
+            return len(item.arguments)
+        case items.FunctionCallOutputItem():
+            return len(item.output)
 
 
 def truncated(entry: Entry, audio_end_ms: int, tokens: usage.Tokens) -> Entry:

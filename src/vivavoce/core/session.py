@@ -670,7 +670,9 @@ class Session:
                 self._check_call(item.call_id, f"{path}.call_id")
             if isinstance(item, items.FunctionCallItem):
                 calls.add(item.call_id)
-        return tuple(self._entry(item) for item, _ in given)
+        entries = tuple(self._entry(item) for item, _ in given)
+        self._conversation.check_room(entries)
+        return entries
 
 
 def _or(value: _T | UnsetType, default: _T) -> _T:

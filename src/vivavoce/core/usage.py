@@ -35,7 +35,7 @@ _PIECES: Final = re.compile(
     r"(?P<latin>(?:[^\w\r\n]|_)?(?:[A-ZÀ-ÖØ-Þ]*[a-zß-öø-ɏ]+|[A-ZÀ-ÖØ-Þ]+)(?:['’](?:s|t|re|ve|m|ll|d)\b)?)"
     r"|(?P<digits>\d{1,3})"
     r"|(?P<alphabet>(?:[^\w\r\n]|_)?(?:(?![_\d])[\u0250-\u1fff])+)"
-    r"|(?P<letters>(?:[^\w\r\n]|_)?[^\W\d_]+)"
+    r"|(?P<letters>(?:[^\w\r\n]|_)?(?:(?![_\dA-Za-zÀ-\u1fff])\w)+)"
     r"|(?P<other> ?(?:[^\w\s]|_)+[\r\n/]*)"
     r"|(?P<space>\s*[\r\n]+|\s+(?!\S)|\s+)"
 )

@@ -12,7 +12,7 @@ import numpy as np
 from vivavoce.audio.formats import AudioFormat
 from vivavoce.audio.g711 import from_samples
 from vivavoce.testing.matching import Names
-from vivavoce.testing.script import ModelCommand, SendBytes, SendEvent, SendSound, SendText
+from vivavoce.testing.script import ModelCommand, SendBytes, SendCharacters, SendEvent, SendSound, SendText
 
 APPEND_MS: Final = 20
 _FULL_SCALE: Final = 32767
@@ -67,7 +67,9 @@ class Ledger:
         return self.unheard[0]
 
 
-def frames(command: SendText | SendEvent | SendSound | SendBytes, names: Names, fmt: AudioFormat) -> Iterator[str]:
+def frames(
+    command: SendText | SendEvent | SendSound | SendBytes | SendCharacters, names: Names, fmt: AudioFormat
+) -> Iterator[str]:
     """The text frames of one client line."""
     match command:
         case SendText():
@@ -76,6 +78,10 @@ def frames(command: SendText | SendEvent | SendSound | SendBytes, names: Names, 
             yield json.dumps(names.fill(command.value), ensure_ascii=False)
         case SendBytes():
             yield _append(bytes(command.count))
+        case SendCharacters():
+            part = {"type": "input_text", "text": "x" * command.count}
+            item = {"type": "message", "role": "user", "content": [part]}
+            yield json.dumps({"type": "conversation.item.create", "item": item})
         case SendSound():
             data = sound(command.ms, command.amplitude, fmt)
             step = APPEND_MS * fmt.bytes_per_ms

@@ -79,7 +79,7 @@ async def run_live(script: s.Script, target: Target) -> int:
             match step.command:
                 case s.SendBinary(data):
                     await socket.send_bytes(data)
-                case s.SendText() | s.SendEvent() | s.SendSound() | s.SendBytes():
+                case s.SendText() | s.SendEvent() | s.SendSound() | s.SendBytes() | s.SendCharacters():
                     for frame in frames(step.command, judge.names, ledger.input_format):
                         await socket.send_str(frame)
                 case _:

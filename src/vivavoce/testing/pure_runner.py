@@ -97,7 +97,7 @@ class PureRunner:
     def perform(self, command: s.Command, names: Names) -> list[Actual]:
         """What comes of a command. Raises KeyError for an unknown name, ValueError where it has no object."""
         match command:
-            case s.SendText() | s.SendEvent() | s.SendSound() | s.SendBytes():
+            case s.SendText() | s.SendEvent() | s.SendSound() | s.SendBytes() | s.SendCharacters():
                 for frame in frames(command, names, self.ledger.input_format):
                     if self._watch is not None:
                         self._watch(frame)

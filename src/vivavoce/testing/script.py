@@ -66,6 +66,13 @@ class SendBytes:
 
 
 @dataclass(frozen=True, slots=True)
+class SendCharacters:
+    """One user message of so many characters of text."""
+
+    count: int
+
+
+@dataclass(frozen=True, slots=True)
 class ProduceText:
     text: str
     response: int | None
@@ -164,7 +171,7 @@ class MoveClock:
 ModelCommand: TypeAlias = ProduceText | ProduceAudio | ProduceCall | ProduceArguments | Finish | Fail | Bug
 """What the model of a response does. ``response`` counts them from 1 as they were created; None: the latest."""
 EngineCommand: TypeAlias = ModelCommand | Heard | Unheard | BreakVad | HoldVad | ReleaseVad | Judged
-ClientCommand: TypeAlias = SendText | SendEvent | SendBinary | SendSound | SendBytes
+ClientCommand: TypeAlias = SendText | SendEvent | SendBinary | SendSound | SendBytes | SendCharacters
 Command: TypeAlias = ClientCommand | EngineCommand | MoveClock
 
 
@@ -412,8 +419,10 @@ def _client_command(line: str, rest: str) -> ClientCommand:
             return SendSound(_milliseconds(length), 0.0)
         case "append", [count, "bytes"]:
             return SendBytes(int(count))
+        case "message", [count, "characters"]:
+            return SendCharacters(int(count))
     if not rest.startswith("{"):
-        raise ValueError("a client line is JSON, speech, silence, append, >raw or >binary")
+        raise ValueError("a client line is JSON, speech, silence, append, message, >raw or >binary")
     return SendEvent(_json(rest))
 
 

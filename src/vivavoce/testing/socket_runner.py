@@ -154,7 +154,7 @@ class _SocketRunner:
 
     async def _perform(self, command: s.Command, actual: list[Actual]) -> None:
         match command:
-            case s.SendText() | s.SendEvent() | s.SendSound() | s.SendBytes():
+            case s.SendText() | s.SendEvent() | s.SendSound() | s.SendBytes() | s.SendCharacters():
                 texts = list(frames(command, self._judge.names, self._ledger.input_format))
                 for i, text in enumerate(texts, 1):
                     await self._send(text)

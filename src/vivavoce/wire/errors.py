@@ -260,6 +260,13 @@ def buffer_full(limit_ms: int) -> ClientFault:
     )
 
 
+def conversation_full(limit: int) -> ClientFault:
+    return ClientFault(
+        "conversation_full",
+        f"Error adding item: the conversation would hold more than {limit} characters of text. Delete items first.",
+    )
+
+
 def commit_too_small(ms: float) -> ClientFault:
     return ClientFault(
         "input_audio_buffer_commit_empty",
