@@ -3,7 +3,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
+import re
 from collections.abc import AsyncIterator
 from typing import Any
 from unittest.mock import ANY
@@ -11,17 +13,26 @@ from unittest.mock import ANY
 import pytest
 import pytest_asyncio
 from aiohttp import ClientSession, WSServerHandshakeError
+from compat_pages import ROOT
+from msgspec.structs import replace
 from preview_table import ORDER
 from probes import Bench
-from server_fakes import AZURE, BETA, KEY, OPENAI, Fakes, Wire, config, serving, session
+from server_fakes import AZURE, BETA, CONFIG, KEY, OPENAI, PATIENCE_S, Fakes, Wire, config, serving, session
 
 from vivavoce.engines.registry import Registry
+from vivavoce.server import tokenizer
 from vivavoce.server.app import Server
 from vivavoce.testing import script as s
 from vivavoce.testing.matching import Actual
 
 EVERY_PROFILE = pytest.mark.parametrize("profile", ORDER)
 LATEST = ORDER[-1]
+UPGRADE = {
+    "Connection": "Upgrade",
+    "Upgrade": "websocket",
+    "Sec-WebSocket-Version": "13",
+    "Sec-WebSocket-Key": "dGhlIHNhbXBsZSBub25jZQ==",
+}
 
 
 def only(answers: list[Actual], kind: str) -> dict[str, Any]:
@@ -62,6 +73,15 @@ async def server(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Server]:
 async def client(server: Server) -> AsyncIterator[ClientSession]:
     async with ClientSession(f"http://127.0.0.1:{server.port}") as client:
         yield client
+
+
+async def refusal(
+    client: ClientSession, path: str, key: str | None = KEY, **headers: str
+) -> tuple[int, str | None]:
+    """Status and code of the answer to an upgrade that is refused before it."""
+    sent = {**UPGRADE, **({"api-key": key} if key else {}), **headers}
+    async with client.get(path, headers=sent) as answer:
+        return answer.status, (await answer.json())["error"]["code"]
 
 
 @EVERY_PROFILE
@@ -216,9 +236,7 @@ async def test_D14_key_in_the_subprotocol(client: ClientSession) -> None:
 async def test_D15_bearer_tokens_are_keys(client: ClientSession) -> None:
     async with client.ws_connect(AZURE, headers={"Authorization": f"Bearer {KEY}"}) as socket:
         assert (await Wire(socket).next())["type"] == "session.created"
-    with pytest.raises(WSServerHandshakeError) as refused:
-        await client.ws_connect(AZURE, headers={"Authorization": "Bearer of.another.kind"})
-    assert refused.value.status == 401
+    assert await refusal(client, AZURE, key=None, Authorization="Bearer of.another.kind") == (401, "401")
 
 
 @pytest.mark.parametrize(
@@ -292,15 +310,8 @@ def test_D21_texts_of_our_own() -> None:
 async def test_D22_bodies_of_426_and_431(client: ClientSession) -> None:
     async with client.get(AZURE, headers={"api-key": KEY}) as answer:
         assert (answer.status, (await answer.json())["error"]["code"]) == (426, "UpgradeRequired")
-    upgrade = {
-        "Connection": "Upgrade",
-        "Upgrade": "websocket",
-        "Sec-WebSocket-Version": "13",
-        "Sec-WebSocket-Key": "dGhlIHNhbXBsZSBub25jZQ==",
-    }
     custom = {f"custom-{i}": "x" for i in range(11)}
-    async with client.get(AZURE, headers={"api-key": KEY, **upgrade, **custom}) as answer:
-        assert (answer.status, (await answer.json())["error"]["code"]) == (431, "431")
+    assert await refusal(client, AZURE, **custom) == (431, "431")
 
 
 def test_D23_log_probabilities_that_nobody_knows() -> None:
@@ -370,3 +381,175 @@ def test_D28_fields_from_before_the_preview(profile: str) -> None:
     assert apart == taken
     fault = error(Bench(profile).send({**respond, "response": {"input_items": [], "append_input_items": []}}))
     assert (fault["code"], fault["param"]) == ("invalid_value", "response.append_input_items")
+
+
+@EVERY_PROFILE
+def test_D29_keys_without_a_known_type(profile: str) -> None:
+    bench = Bench(profile)
+    found = [
+        error(bench.send({"type": "conversation.item.create", "item": item}))
+        for item in ({"type": "nope", "oddity": 1}, {"role": "user", "oddity": 1}, {"role": "user", "output": "x"})
+    ]
+    assert [(fault["code"], fault["param"]) for fault in found] == [
+        ("invalid_value", "item.type"),
+        ("unknown_parameter", "item.oddity"),
+        ("missing_required_parameter", "item.type"),
+    ]
+
+
+@EVERY_PROFILE
+def test_D30_output_of_a_function_while_a_response_runs(profile: str) -> None:
+    setup = """
+> {"type": "response.create"}
+~ call look_up
+< response.output_item.added {"item": {"call_id": "$call"}}
+~ text "Meanwhile"
+"""
+    bench = Bench(profile, setup)
+    item = {"type": "function_call_output", "call_id": "$call", "output": "a cat"}
+    only(bench.send({"type": "conversation.item.create", "item": item}), "conversation.item.created")
+    assert "response.done" in kinds(bench.runner.perform(s.Finish("stop", None), bench.names))
+
+
+async def test_D31_api_versions_are_compared_exactly(client: ClientSession) -> None:
+    for version in ("2024-10-01-preview", "2024-12-17", "2025-04-01-preview"):
+        path = AZURE.replace("2024-10-01-preview", version)
+        async with client.ws_connect(path, headers={"api-key": KEY}) as socket:
+            assert (await Wire(socket).next())["type"] == "session.created"
+    for version in ("2024-12-17-preview", "2024-10-01-Preview", "2024-10-01", "2025-05-01-preview"):
+        assert await refusal(client, AZURE.replace("2024-10-01-preview", version)) == (404, "404")
+
+
+async def test_D32_one_id_and_no_cluster(client: ClientSession) -> None:
+    async with client.ws_connect(AZURE, headers={"api-key": KEY}) as socket:
+        upgraded = socket._response.headers
+    async with client.get(AZURE, headers=UPGRADE) as answer:
+        assert answer.status == 401
+        refused = answer.headers
+    for headers in (upgraded, refused):
+        assert headers["apim-request-id"] == headers["x-request-id"]
+        assert "azureml-served-by-cluster" not in headers
+    assert upgraded["x-request-id"] != refused["x-request-id"]
+
+
+async def test_D33_custom_headers_that_come_back(client: ClientSession) -> None:
+    back = {"X-Tenant": "7", "N" * 64: "v" * 256}
+    kept = {"X-Session-Token": "s", "Set-Cookie": "a=b", "N" * 65: "v", "Long": "v" * 257, "Odd": "h\xe4"}
+    async with client.ws_connect(AZURE, headers={"api-key": KEY, **back, **kept}) as socket:
+        headers = socket._response.headers
+    assert {name: headers.get(name) for name in back} == back
+    assert [name for name in kept if name in headers] == []
+    async with client.ws_connect(OPENAI, headers={**BETA, "Authorization": f"Bearer {KEY}", **back}) as socket:
+        assert "X-Tenant" not in socket._response.headers
+    async with client.get(AZURE, headers={**UPGRADE, **back}) as answer:
+        assert (answer.status, "X-Tenant" in answer.headers) == (401, False)
+
+
+@pytest.mark.parametrize("path", [AZURE, OPENAI])
+@pytest.mark.parametrize("method", ["GET", "POST", "HEAD", "OPTIONS"])
+async def test_D34_other_methods_and_origins(client: ClientSession, method: str, path: str) -> None:
+    asked = {"Origin": "https://elsewhere.example", "Access-Control-Request-Method": "GET"}
+    if method != "GET":
+        asked |= UPGRADE
+    async with client.request(method, path, headers={"api-key": KEY, **asked}) as answer:
+        assert answer.status == 426
+        assert [name for name in answer.headers if name.lower().startswith("access-control-")] == []
+
+
+async def test_D35_operation_not_supported(client: ClientSession) -> None:
+    of_2024 = f"{AZURE}&intent=transcription"
+    assert await refusal(client, of_2024) == (400, "OpperationNotSupported")
+    of_2025 = of_2024.replace("2024-10-01-preview", "2025-04-01-preview")
+    async with client.ws_connect(of_2025, headers={"api-key": KEY}) as socket:
+        assert (await Wire(socket).next())["type"] == "transcription_session.created"
+
+
+@pytest.mark.parametrize(
+    ("headers", "status"),
+    [
+        ({"My-Header": "x" * 8_100}, 101),
+        ({"My-Header": "x" * 8_200}, 400),
+        ({f"My-{i}": "x" for i in range(120)}, 431),
+        ({f"My-{i}": "x" for i in range(130)}, 400),
+    ],
+    ids=["8 KB", "more than 8 KB", "120 headers", "130 headers"],
+)
+async def test_D36_requests_that_http_refuses(server: Server, headers: dict[str, str], status: int) -> None:
+    reader, writer = await asyncio.open_connection("127.0.0.1", server.port)
+    lines = [f"{name}: {value}" for name, value in {"Host": "x", "api-key": KEY, **UPGRADE, **headers}.items()]
+    writer.write("\r\n".join([f"GET {AZURE} HTTP/1.1", *lines, "", ""]).encode())
+    async with asyncio.timeout(PATIENCE_S):
+        head = (await reader.readuntil(b"\r\n\r\n")).decode()
+    writer.transport.abort()
+    assert head.split()[1] == str(status)
+    kind = re.search("^content-type: ([a-z/]+)", head, re.IGNORECASE | re.MULTILINE)
+    assert (kind and kind[1]) == {101: None, 400: "text/plain", 431: "application/json"}[status]
+
+
+def test_D37_tokens_of_text_are_estimated() -> None:
+    text = (ROOT / "tests/server/data/tokens/german.txt").read_text(encoding="utf-8").strip()
+    exact = tokenizer.load("o200k").text(text)
+    bench = Bench(LATEST)
+    used = []
+    for _ in range(2):
+        bench.send({"type": "response.create"})
+        answers = bench.runner.perform(s.Finish("stop", None), bench.names)
+        used.append(only(answers, "response.done")["response"]["usage"]["input_tokens"])
+        bench.send(message(content=[{"type": "input_text", "text": text}]))
+    framing = 4
+    counted = used[1] - used[0] - framing
+    assert counted != exact
+    assert abs(counted - exact) <= 0.12 * exact
+
+
+async def test_D38_names_of_the_model(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Registry, "installed", Fakes)
+    reported = "gpt-4o-realtime-preview-2024-12-17"
+    deployment = replace(CONFIG.deployments[0], name="voice", model="gpt-4o-realtime-preview")
+    url = "/v1/realtime?model=voice"
+    async with (
+        serving(replace(CONFIG, deployments=(deployment,))) as server,
+        ClientSession(f"http://127.0.0.1:{server.port}") as client,
+        client.ws_connect(url, headers={**BETA, "Authorization": f"Bearer {KEY}"}) as socket,
+    ):
+        wire = Wire(socket)
+        await wire.until("conversation.created")
+        for name in ("voice", "gpt-4o-realtime-preview", reported):
+            await wire.send("session.update", session={"model": name})
+            answer = await wire.next()
+            assert (answer["type"], answer["session"]["model"]) == ("session.updated", reported)
+
+
+@pytest.mark.parametrize(
+    ("eagerness", "probability", "silence_ms"),
+    [
+        ("low", None, 8000),
+        ("medium", None, 4000),
+        ("auto", None, 4000),
+        ("high", None, 2016),
+        ("low", 0.5, 2144),
+        ("medium", 0.5, 1152),
+        ("auto", 0.5, 1152),
+        ("high", 0.5, 672),
+        ("auto", 0.95, 224),
+    ],
+)
+def test_D39_the_wait_of_semantic_vad(eagerness: str, probability: float | None, silence_ms: int) -> None:
+    bench = Bench(LATEST)
+    update(bench, turn_detection={"type": "semantic_vad", "eagerness": eagerness})
+    bench.runner.perform(s.SendSound(320, 0.9), bench.names)
+    silent = 192
+    assert bench.runner.perform(s.SendSound(silent, 0.0), bench.names) == []
+    if probability is not None:
+        bench.runner.perform(s.Judged(probability), bench.names)
+    stopped: list[str] = []
+    while not stopped:
+        stopped = kinds(bench.runner.perform(s.SendSound(32, 0.0), bench.names))
+        silent += 32
+    assert (silent, stopped[0]) == (silence_ms, "input_audio_buffer.speech_stopped")
+
+
+def test_D40_semantic_vad_tells_that_speech_started() -> None:
+    bench = Bench(LATEST)
+    update(bench, turn_detection={"type": "semantic_vad"})
+    assert kinds(bench.runner.perform(s.SendSound(320, 0.9), bench.names)) == ["input_audio_buffer.speech_started"]
