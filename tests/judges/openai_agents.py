@@ -17,6 +17,7 @@ from agents.realtime import (
     RealtimePlaybackTracker,
     RealtimeRunner,
     RealtimeSession,
+    realtime_handoff,
 )
 from agents.realtime.openai_realtime import get_server_event_type_adapter
 from pydantic import ValidationError
@@ -42,6 +43,8 @@ from witness import (
 
 OPENAI: dict[str, Any] = {"url": f"ws://127.0.0.1:{PORT}/v1/realtime?model={MODEL}", "api_key": KEY}
 AZURE = f"ws://127.0.0.1:{PORT}/openai/realtime?api-version={{}}&deployment={{}}"
+SILENCE = bytes(4 * 48_000)
+"""As long as semantic VAD waits at most."""
 SERVER_VAD = {"turn_detection": {"type": "server_vad", "interrupt_response": True}}
 
 
@@ -200,6 +203,17 @@ async def voice_turn() -> None:
         check_speech(talk.sound, at_least_ms=1500)
 
 
+@case("speech in with the settings that it comes with: semantic VAD ends the turn, spoken answer")
+async def default_settings() -> None:
+    async with talking(settings={}) as talk:
+        shown = (await talk.raw("session.updated"))["session"]["turn_detection"]
+        assert (shown["type"], shown["eagerness"], shown["create_response"]) == ("semantic_vad", "auto", True)
+        await talk.speak(question() + SILENCE)
+        await talk.raw("input_audio_buffer.committed")
+        await talk.until(lambda _: talk.words == ECHO)
+        await talk.until(lambda event: event.type == "audio")
+
+
 @case("speech in by hand: send_audio with commit, then a response")
 async def manual_turn() -> None:
     # It has no way to switch turn detection off: what is null is not sent.
@@ -220,6 +234,25 @@ async def tool() -> None:
         done = await talk.last("tool_end")
         assert done.output == "It is 21 degrees in Rome."
         await talk.until(lambda _: talk.words == "It is 21 degrees in Rome.")
+
+
+@case("handoff: the other agent's instructions hold, and turn detection is the library's default again")
+async def handoff() -> None:
+    other = RealtimeAgent(name="Teller", instructions='Say "I am the teller."')
+    desk = RealtimeAgent(name="Desk", instructions="You help.", handoffs=[realtime_handoff(other)])
+    async with talking(desk) as talk:
+        await talk.session.send_message("Please transfer me to the teller.")
+        assert (await talk.last("handoff")).to_agent.name == "Teller"
+        # The model says what the handoff gave, as with any function, and then does as the teller is told.
+        await talk.until(lambda _: bool(talk.words))
+        await talk.last("agent_end")
+        await talk.session.send_message("Who are you?")
+        await talk.until(lambda _: talk.words.endswith("I am the teller."))
+        shown = [e["session"] for e in map(_server_event, talk.events) if e.get("type") == "session.updated"]
+        # It forgets what the session was told when it writes the settings of the other agent.
+        assert [(session["instructions"], session["turn_detection"]["type"]) for session in shown[-1:]] == [
+            (other.instructions, "semantic_vad")
+        ]
 
 
 @case("barge-in: the user breaks in; what was not played is cut off, and the next answer comes")

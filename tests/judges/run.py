@@ -3,7 +3,7 @@ against a server that really runs.
 
 ``python tests/judges/run.py [--quick] [JUDGE ...]``, in the environment that vivavoce is installed in. Environments
 are made under ``.judges/`` from the lock of the judge, and made anew when the lock changes. Exit code 1 when a case
-fails.
+fails, or when the versions and counts in ``docs/reference/clients.md`` are others.
 """
 
 from __future__ import annotations
@@ -37,6 +37,7 @@ from vivavoce.demo.sound import RATE, parse_wav
 
 HERE: Final = Path(__file__).parent
 CACHE: Final = HERE.parents[1] / ".judges"
+PAGE: Final = HERE.parents[1] / "docs" / "reference" / "clients.md"
 INSTALL_S: Final = 900
 READY_S: Final = 60
 STOP_S: Final = 20
@@ -161,6 +162,8 @@ def _hear(judge: Judge) -> Verdict:
             _run(judge, place, environment, verdict)
     except Trouble as trouble:
         verdict.faults.append(str(trouble))
+    if verdict.good:
+        verdict.faults += _untold(verdict)
     verdict.seconds = time.monotonic() - began
     for fault in verdict.faults:
         say(f"  FAILED {fault}")
@@ -338,6 +341,13 @@ def _installed(judge: Judge, place: Path) -> tuple[str, list[str]]:
 
 
 # -------------------------------------------------------------------------------------------------- verdict
+
+
+def _untold(verdict: Verdict) -> list[str]:
+    """What the page of clients should say of a judge that is content, and does not."""
+    cases = len(verdict.cases)
+    told = f"| `{verdict.judge.name}` | {verdict.version} | {cases} of {cases} cases |"
+    return [] if told in PAGE.read_text(encoding="utf-8") else [f"{PAGE.name} does not say: {told}"]
 
 
 def _print_table(verdicts: Sequence[Verdict]) -> None:
