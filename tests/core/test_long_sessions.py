@@ -121,3 +121,21 @@ def test_a_turn_that_fills_the_session_can_be_committed_and_given_up() -> None:
     caller.sound(APPEND_MS, 0.9)
     caller.sound(APPEND_MS, 0.0)
     assert caller.said[:2] == ["SpeechStopped", "InputAudioCommitted"]
+
+
+def test_what_was_deleted_is_let_go_though_no_response_ever_asks_for_the_conversation() -> None:
+    session = Session(Identity("m", 0, 1800, b"seed"), sc.SessionConfig(turn_detection=None), now=0.0)
+    session.open()
+    tracemalloc.start()
+    try:
+        for _ in range(20):
+            session.receive(ce.InputAudioAppend(audio=b"\1\0" * 100_000), 1.0)
+            session.receive(ce.InputAudioCommit(), 1.0)
+            (entry,) = session.conversation
+            session.receive(c.RecognitionFailed(entry.item.id, None), 1.0)
+            session.receive(ce.ItemDelete(item_id=entry.item.id), 1.0)
+            del entry
+        held = tracemalloc.get_traced_memory()[0]
+    finally:
+        tracemalloc.stop()
+    assert held < 200_000, "the sound of deleted items is held"

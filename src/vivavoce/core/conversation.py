@@ -53,7 +53,7 @@ class Conversation:
         self._text_chars = 0
         self._snapshot: tuple[Entry, ...] | None = ()
         self._added: list[Entry] = []
-        """What follows the last snapshot."""
+        """What follows the last snapshot; nothing while there is none."""
 
     def __contains__(self, item_id: object) -> bool:
         return item_id in self._nodes
@@ -120,10 +120,10 @@ class Conversation:
         self._link(before, item_id)
         self._link(item_id, after)
         self._count(entry, 1)
-        if after is None:
+        if after is not None:
+            self._forget_snapshot()
+        elif self._snapshot is not None:
             self._added.append(entry)
-        else:
-            self._snapshot = None
         return before
 
     def replace(self, entry: Entry) -> None:
@@ -142,7 +142,7 @@ class Conversation:
             raise errors.unknown_item("deleting", "delete", item_id)
         self._link(node.before, node.after)
         self._count(node.entry, -1)
-        self._snapshot = None
+        self._forget_snapshot()
 
     def truncate(self, item_id: str, content_index: int, audio_end_ms: int) -> None:
         """Cut the audio of an assistant message and forget its transcript. Raises ClientFault, changing nothing."""
@@ -169,7 +169,12 @@ class Conversation:
             if known[at] is old:
                 self._snapshot = (*known[:at], new, *known[at + 1 :])
                 return
+        self._forget_snapshot()
+
+    def _forget_snapshot(self) -> None:
+        """And with it the sound of what is not in the list any more."""
         self._snapshot = None
+        self._added.clear()
 
     def _link(self, before: str | None, after: str | None) -> None:
         if before is None:
