@@ -157,11 +157,14 @@ def test_the_answer_to_a_context_is_cached_with_it() -> None:
     assert cache.context_tokens((heard, said)) == (33, 69)
 
 
-def test_words_that_were_found_in_a_sound_change_nothing() -> None:
+@pytest.mark.parametrize("keeps", [True, False])
+def test_words_that_were_found_in_a_sound_change_nothing(keeps: bool) -> None:
     clips = MappingProxyType({0: Clip()})
     silent, said = (items.InputAudioPart(),), (items.InputAudioPart("hello"),)
-    before = Entry(items.MessageItem("a", "user", silent), clips, text_tokens=4, audio_tokens=640)
-    heard = replace(before, item=items.MessageItem("a", "user", said))
+    before = Entry(items.MessageItem("a", "user", silent), clips, listened=True, text_tokens=4, audio_tokens=640)
+    heard = replace(
+        before, item=items.MessageItem("a", "user", said), clips=clips if keeps else MappingProxyType({})
+    )
     cache = usage.PromptCache(usage.Tokens())
     cache.look_up("", (), (before,))
     assert cache.look_up("", (), (heard,)) == (0, 640)

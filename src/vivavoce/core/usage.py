@@ -190,8 +190,8 @@ class PromptCache:
 
 
 def _says_the_same(one: Entry, other: Entry) -> bool:
-    """The model reads the same, whatever the recogniser has found out since."""
-    heard_the_same = one.item.id == other.item.id and bool(one.clips) and one.clips is other.clips
+    """The model reads the same, whatever the recogniser has found out since, and the sound may be gone."""
+    heard_the_same = one.listened and other.listened and one.item.id == other.item.id
     same = heard_the_same or one.item == other.item
     return same and (one.text_tokens, one.audio_tokens) == (other.text_tokens, other.audio_tokens)
 
