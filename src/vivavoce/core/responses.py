@@ -13,7 +13,7 @@ Laws
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from enum import Enum, auto
 from typing import Final
 
@@ -230,9 +230,9 @@ class Responses:
         entry = self._conversation.get(so_far.item.id) if so_far else None
         if so_far is None or entry is None or entry.truncated:
             return
-        audio_ms = so_far.audio_ticks // TICKS_PER_MS
-        if entry.item != so_far.item or entry.audio_ms != audio_ms:
-            self._conversation.replace(replace(entry, item=so_far.item, audio_ms=audio_ms))
+        now = self._entry(so_far)
+        if entry != now:
+            self._conversation.replace(now)
 
     # -------------------------------------------------------------------------------------------- details
 
@@ -317,16 +317,19 @@ class Responses:
         was = self._conversation.get(item.id)
         if was is None:
             return
-        entry = Entry(
-            item,
-            text_tokens=self._tokens.item(item),
-            audio_tokens=usage.assistant_audio_tokens(step.audio_ticks),
-            audio_ms=step.audio_ticks // TICKS_PER_MS,
-        )
+        entry = self._entry(step)
         entry = truncated(entry, was.audio_ms, self._tokens) if was.truncated else entry
         self._conversation.replace(entry)
         self._cache.answered(entry)
         self._journal.emit(se.ItemDone(self._conversation.predecessor(item.id), item))
+
+    def _entry(self, step: Closed) -> Entry:
+        return Entry(
+            step.item,
+            text_tokens=self._tokens.item(step.item),
+            audio_tokens=usage.assistant_audio_tokens(step.audio_ticks),
+            audio_ms=step.audio_ticks // TICKS_PER_MS,
+        )
 
     def _input_usage(self, plan: ResponsePlan, *, in_band: bool) -> se.Usage:
         text, audio = self._cache.context_tokens(plan.context)

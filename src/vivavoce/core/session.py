@@ -594,6 +594,8 @@ class Session:
         tools = _or(options.tools, self.config.tools)
         tool_choice = _or(options.tool_choice, self.config.tool_choice)
         _check_tool_choice(tool_choice, tools, "response.tool_choice")
+        # Out of band a response begins beside the one of the conversation, and reads what that has said so far.
+        self._responses.sync()
         context = None if options.input is None else self._context(options.placed_input)
         appended = self._appended(options.placed_append) if in_band else self._context(options.placed_append)
         if options.cancel_previous:
