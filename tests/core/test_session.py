@@ -25,6 +25,7 @@ from test_session_cells import (
 
 from vivavoce.core import contract as c
 from vivavoce.core import turns
+from vivavoce.core.context import Entry
 from vivavoce.core.responses import MAX_OUT_OF_BAND
 from vivavoce.core.session import Identity, Session
 from vivavoce.wire import client_events as ce
@@ -50,6 +51,42 @@ def refusal(effects: list[c.Effect]) -> errors.ErrorBody:
 
 
 # ------------------------------------------------------------------------------------------- the session
+
+
+def test_words_of_a_sound_are_not_those_of_another_under_the_same_id() -> None:
+    """A model asked for them; meanwhile the client has deleted the item, and sent other audio under its id."""
+    session = base().session
+
+    def a() -> Entry:
+        entry = session.conversation.get("a")
+        assert entry is not None
+        return entry
+
+    def send(audio: bytes) -> Entry:
+        item = items.MessageItem("a", "user", (items.InputAudioPart(audio=audio),))
+        session.receive(ce.ItemCreate(item=item), 1.0)
+        return a()
+
+    old = send(SECOND)
+    session.receive(ce.ItemDelete(item_id="a"), 1.0)
+    new = send(SECOND[::-1])
+    session.receive(c.Recognised("a", "old", clip=old.clips[0]), 1.0)
+    session.receive(c.Recognised("a", "of no clip"), 1.0)
+    assert a() == new
+    session.receive(c.Recognised("a", "new", clip=new.clips[0]), 1.0)
+    assert a().heard == {0: "new"}
+
+
+def test_nobody_listens_to_what_was_deleted() -> None:
+    """Else a client that commits and deletes makes the recogniser hold more sound than a session may."""
+    case = base()
+    case.receive(ce.InputAudioCommit())
+    item_id = case.last_item
+    effects = case.session.receive(ce.ItemDelete(item_id=item_id), 1.0)
+    assert only(effects, c.DropUtterance) == c.DropUtterance(item_id)
+    effects = case.session.receive(ce.ItemDelete(item_id="u1"), 1.0)
+    assert events(effects) == [se.ItemDeleted("u1")]
+    assert len(effects) == 1
 
 
 @pytest.mark.parametrize("keeps", [True, False])
@@ -319,7 +356,7 @@ def test_a_clients_audio_is_heard_by_its_place() -> None:
         "m", "user", (items.InputTextPart("look"), items.InputAudioPart(), items.InputAudioPart("said"))
     )
     assert case.session.receive(c.Recognised("m", "x", content_index=0), 1.0) == []
-    assert case.session.receive(c.Recognised("m", "sound", content_index=1), 1.0) == []
+    assert case.session.receive(c.Recognised("m", "sound", content_index=1, clip=entry.clips[1]), 1.0) == []
     entry = case.session.conversation.get("m")
     assert entry is not None
     assert entry.heard == {1: "sound", 2: "said"}

@@ -396,6 +396,7 @@ EXPECTED: Final[dict[str, dict[str, str]]] = {
         "*": "!invalid_value",
     },
     "delete": {
+        "awaiting owed": "DropUtterance ItemDeleted",
         "*": "ItemDeleted",
     },
     "delete unknown": {

@@ -218,7 +218,6 @@ class SessionWalk(RuleBasedStateMachine):
         taken = (
             item_id in self.watcher.conversation
             or item_id == self.watcher.talking
-            or item_id in self.session._orphans
             or item_id == self.session.responses.open_item_id
         )
         effects = self.receive(ce.ItemCreate(item=item))

@@ -199,8 +199,6 @@ class Model:
         self.owed = False
         self.unheard: list[Item] = []
         """Items whose words the client waits for, oldest first."""
-        self.orphans: set[str | None] = set()
-        """Deleted items whose words are still to come."""
         self.clock = 0
         self.uncommitted = 0
         self.chunks: list[tuple[int, int]] = []
@@ -555,7 +553,7 @@ class Model:
         announced = self.speech is not None and self.speech.id.value == item_id
         run = self.default
         produced = run is not None and run.open is not None and run.open.item.id.value == item_id
-        return announced or produced or item_id in self.orphans or self.find(item_id) is not None
+        return announced or produced or self.find(item_id) is not None
 
     def _item(self, given: dict[str, Any], where: str, calls: frozenset[str | None]) -> Item:
         """A client's item, checked; ``calls``: what may be answered beside the calls of the conversation."""
@@ -619,7 +617,6 @@ class Model:
         self.items.remove(item)
         if item in self.unheard:
             self.unheard.remove(item)
-            self.orphans.add(item_id)
         return [{"type": "conversation.item.deleted", "item_id": item_id}]
 
     def _item_retrieve(self, item_id: str) -> list[Frame]:

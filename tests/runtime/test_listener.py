@@ -216,15 +216,16 @@ async def test_words_of_an_item_that_only_has_the_id_of_another() -> None:
         assert await bench.listener.words(entry("a"), 0) == "0 bytes"
 
 
-async def test_who_waits_for_words_that_are_taken_back_is_told() -> None:
+async def test_who_waits_for_the_words_of_an_item_that_is_deleted_gets_them_from_its_audio() -> None:
     async with VadPool(Deaf()) as pool, asyncio.TaskGroup() as group:
         bench = Bench(group, pool)
         bench.listener.open("a", None)
-        waiting = group.create_task(_fault(bench.listener, "a"))
+        given = entry("a")
+        waiting = group.create_task(bench.listener.words(given, 0))
         await asyncio.sleep(0)
         bench.listener.drop("a")
-        assert await waiting == "item_deleted"
-        assert await bench.settled() == []
+        assert await waiting == "32000 bytes"
+        assert await bench.settled() == [c.Recognised("a", "32000 bytes", clip=given.clips[0])]
 
 
 async def _fault(listener: Listener, item_id: str) -> str:

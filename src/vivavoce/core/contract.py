@@ -58,6 +58,8 @@ class Recognised:
     content_index: int = 0
     logprobs: tuple[Logprob, ...] | None = None
     """Of all its tokens; None where the recogniser gives none."""
+    clip: Clip | None = None
+    """What was listened to, where that was audio of an item and not an utterance."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,7 +9,7 @@ Laws
 2. An event is accepted whole or refused whole: checks come first, and a fault leaves everything as it was.
 3. Every client event is answered in the order of arrival; one fault, one ``error`` event.
 4. Recognition of an item listens while its audio comes, and then its words are awaited, by the client or by the
-   model alone; it ends once, by one report. If the item is deleted, the report changes nothing.
+   model alone; it ends once, by one report, or is dropped with its turn or its item. Late reports change nothing.
 5. A transcription session makes no responses.
 """
 
@@ -119,8 +119,6 @@ class Session:
         self._turn: turns.Turn = turns.Off() if config.turn_detection is None else turns.Quiet()
         self._fed_until = 0
         self._recognitions: dict[str, Recognition] = {}
-        self._orphans: set[str] = set()
-        """Deleted items whose recognition goes on."""
         self._owed: Owed | None = None
         self._ids.avoid(self._conversation)
 
@@ -305,7 +303,7 @@ class Session:
         vad = self.config.turn_detection
         if vad is None:
             return
-        if isinstance(self._turn, turns.Quiet) and frame.end_tick <= self._audio.uncommitted_from:
+        if frame.end_tick <= self._audio.uncommitted_from and isinstance(self._turn, turns.Quiet):
             # The client committed this by hand before it was judged: it belongs to an item already.
             return
         self._turn, news = turns.hear(self._turn, frame.end_tick, frame.probability, vad)
@@ -450,17 +448,17 @@ class Session:
             self._journal.emit(se.TranscriptionDelta(report.item_id, 0, report.text, logprobs))
 
     def _recognised(self, report: c.Recognised) -> None:
-        state = self._recognitions.get(report.item_id)
-        if (state is not None and state.listening) or self._is_orphan(report.item_id):
-            return
-        self._recognitions.pop(report.item_id, None)
         entry = self._conversation.get(report.item_id)
-        if entry is None or report.content_index not in entry.clips:
+        if entry is None:
+            return
+        clip = entry.clips.get(report.content_index)
+        state = self._recognitions.pop(report.item_id, None) if report.clip is None else None
+        if clip is None or (state is None and report.clip is not clip):
             return
         item = entry.item
         if state is not None and state.transcription is not None:
             item = items.MessageItem(item.id, "user", (items.InputAudioPart(transcript=report.text),))
-            cost = self._tokens.transcription(state.transcription, entry.clips[0].ticks, report.text)
+            cost = self._tokens.transcription(state.transcription, clip.ticks, report.text)
             logprobs = report.logprobs if state.logprobs else UNSET
             self._journal.emit(se.TranscriptionCompleted(item.id, 0, report.text, cost, logprobs))
         heard = MappingProxyType({**entry.heard, report.content_index: report.text})
@@ -469,16 +467,7 @@ class Session:
             clips = MappingProxyType({at: clip for at, clip in clips.items() if at != report.content_index})
         self._conversation.replace(replace(entry, item=item, heard=heard, clips=clips))
 
-    def _is_orphan(self, item_id: str) -> bool:
-        """The report is the last one of an item that was deleted."""
-        if item_id not in self._orphans:
-            return False
-        self._orphans.discard(item_id)
-        return True
-
     def _recognition_failed(self, report: c.RecognitionFailed) -> None:
-        if self._is_orphan(report.item_id):
-            return
         state = self._recognitions.pop(report.item_id, None)
         if state is not None and state.transcription is not None and report.item_id in self._conversation:
             fault = errors.transcription_failed(report.code, report.item_id)
@@ -501,17 +490,16 @@ class Session:
         self._journal.emit(se.ItemDone(previous, entry.item))
 
     def _is_taken(self, item_id: str) -> bool:
-        """An item has this id, the turn under way has announced that its item will, or something is still under way
-        for an item that was deleted."""
+        """An item has this id, the turn under way has announced that its item will, or it was deleted while a
+        response was producing it."""
         announced = isinstance(self._turn, turns.Speaking | turns.Hesitating) and self._turn.item_id == item_id
-        under_way = item_id in self._orphans or item_id == self._responses.open_item_id
-        return announced or under_way or item_id in self._conversation
+        return announced or item_id == self._responses.open_item_id or item_id in self._conversation
 
     def _item_delete(self, event: ce.ItemDelete) -> None:
         self._conversation.delete(event.item_id)
-        # Its recognition goes on: a response that runs on it may still need the words.
         if self._recognitions.pop(event.item_id, None) is not None:
-            self._orphans.add(event.item_id)
+            # It holds the sound, which counts no more for what the session may hold.
+            self._journal.ask(c.DropUtterance(event.item_id))
         self._journal.emit(se.ItemDeleted(event.item_id))
 
     def _item_truncate(self, event: ce.ItemTruncate) -> None:

@@ -38,6 +38,7 @@ from vivavoce.wire.session_config import Transcription
 log = logging.getLogger(__name__)
 
 KEPT_RESULTS: Final = 64
+_DROPPED: Final = "utterance_dropped"
 _THREAD_BYTES: Final = 480_000
 """A clip longer than this (10 s of pcm16) is resampled off the event loop."""
 CATCH_UP_S: Final = 0.3
@@ -228,7 +229,7 @@ class Listener:
         self._early.pop(item_id, None)
         if item_id in self._utterances:
             utterance, task = self._utterances.pop(item_id)
-            utterance.fail("item_deleted", "The audio was taken back before it was recognised.")
+            utterance.fail(_DROPPED, "The audio was taken back before it was recognised.")
             task.cancel()
 
     # ------------------------------------------------------------------------------------- the end of a turn
@@ -254,11 +255,17 @@ class Listener:
             known = self._utterances.get(item_id)
             utterance = known[0] if known else next((u for u in self._results if u.item_id == item_id), None)
             if utterance is not None:
-                return await asyncio.shield(utterance.words)
+                try:
+                    return await asyncio.shield(utterance.words)
+                except EngineError as fault:
+                    # The item was deleted; but who asks was given it before, and its audio.
+                    if fault.code != _DROPPED:
+                        raise
         rate = self._transcriber.capabilities.sample_rate
-        pcm = await asyncio.to_thread(clip_to_pcm, entry.clips[content_index], rate)
+        clip = entry.clips[content_index]
+        pcm = await asyncio.to_thread(clip_to_pcm, clip, rate)
         text, _ = await self._transcribe(_once(pcm), TranscriptionOptions())
-        self._post(c.Recognised(item_id, text, content_index))
+        self._post(c.Recognised(item_id, text, content_index, clip=clip))
         return text
 
     async def _recognise(self, utterance: Utterance) -> None:
