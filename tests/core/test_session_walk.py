@@ -109,15 +109,19 @@ class SessionWalk(RuleBasedStateMachine):
         transcribes=st.booleans(),
         output_format=st.sampled_from(sc.AUDIO_FORMATS),
         seed=st.binary(max_size=4),
+        keeps=st.booleans(),
     )
-    def start(self, vad: sc.TurnDetection | None, transcribes: bool, output_format: Any, seed: bytes) -> None:
+    def start(
+        self, vad: sc.TurnDetection | None, transcribes: bool, output_format: Any, seed: bytes, keeps: bool
+    ) -> None:
         config = sc.SessionConfig(
             turn_detection=vad,
             tools=TOOLS,
             output_audio_format=output_format,
             input_audio_transcription=sc.Transcription() if transcribes else None,
         )
-        self.session = Session(Identity(model="m", created_at=0, lifetime_s=LIFETIME_S, seed=seed), config, now=0.0)
+        identity = Identity(model="m", created_at=0, lifetime_s=LIFETIME_S, seed=seed, keeps_audio=keeps)
+        self.session = Session(identity, config, now=0.0)
         self.watcher = Watcher()
         self.clock = 0
         self.next_frame = FRAME

@@ -69,7 +69,16 @@ class PureRunner:
             settings.profile, conversation_created=settings.conversation_created, strict=settings.strict
         )
         aliases = frozenset({s.DEPLOYMENT})
-        identity = Identity(settings.model, _BIRTH, settings.session_seconds, seed, aliases, settings.intent)
+        identity = Identity(
+            settings.model,
+            _BIRTH,
+            settings.session_seconds,
+            seed,
+            aliases,
+            settings.intent,
+            # As for a model that reads; on the server the puppet hears. A client must not tell one from the other.
+            keeps_audio=self._codec.gives_audio_back,
+        )
         self._session = Session(identity, SessionConfig(instructions=settings.instructions), self._now)
         self._quota = Quota(settings.tokens, settings.requests, lambda: self._now)
         self._reservations: dict[str, Reservation] = {}
