@@ -48,6 +48,17 @@ def test_a_prompt_stands_after_the_input() -> None:
     assert event.options.input == (items.ItemReference("a"), PROMPT)
 
 
+def test_a_prompt_stands_after_items_under_their_alpha_names() -> None:
+    assert options(input_items=[], prompt="why?").options.input == (PROMPT,)
+    appended = options(append_input_items=[], prompt="why?").options
+    assert (appended.input, appended.append) == (None, (PROMPT,))
+    refused = LENIENT.decode(
+        '{"type": "response.create", "response": {"input": [], "append_input_items": [], "prompt": "why?"}}'
+    )
+    assert isinstance(refused, ce.Rejected)
+    assert refused.error.param == "response.append_input_items"
+
+
 def test_two_kinds_in_one_event() -> None:
     assert len(options(prompt="why?", max_response_output_tokens=7).forgiven) == 2
 

@@ -35,12 +35,13 @@ def _alias(response: dict[str, Any]) -> Iterator[str]:
 
 
 def _prompt(response: dict[str, Any]) -> Iterator[str]:
-    """Row 7: a question as one text of the user, after the ``input`` if there is one."""
-    given = response.get("input", [])
+    """Row 7: a question as one text of the user, after the items that the event has, by whatever name."""
+    name = next((name for name in ("input_items", "append_input_items") if name in response), "input")
+    given = response.get(name, [])
     if isinstance(response.get("prompt"), str) and isinstance(given, list):
         part = {"type": "input_text", "text": response.pop("prompt")}
-        response["input"] = [*given, {"type": "message", "role": "user", "content": [part]}]
-        yield "response.prompt for a message in input"
+        response[name] = [*given, {"type": "message", "role": "user", "content": [part]}]
+        yield f"response.prompt for a message in {name}"
 
 
 def _numbers(turn_detection: object) -> Iterator[str]:
