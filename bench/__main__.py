@@ -1,7 +1,7 @@
 """``python -m bench [CASE ...] [--runs 5]``: measure, show, and keep the results in ``bench/results``.
 
 Server and load generator each get a core of their own; run it on a machine that does nothing else. Without names,
-all cases are run, which takes about an hour; ``--list`` names them.
+all cases are run that need nothing but this repository, which takes about an hour; ``--list`` names them all.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 from bench import cases, memory, micro, report, startup
+from bench.peers import cases as peers
 from bench.report import Figures
 
 
@@ -25,6 +26,8 @@ class Case:
     run: Callable[[], Figures]
     runs: int | None = None
     """How often, whatever was asked for; None: as often as was asked for."""
+    missing: Callable[[], str | None] | None = None
+    """What it needs and does not find, if it needs more than this repository. Such a case is run by name only."""
 
 
 CASES: Final[dict[str, Case]] = {
@@ -53,12 +56,13 @@ CASES: Final[dict[str, Case]] = {
     "start": Case("Start and stop with the built-in engines", startup.ready),
     "imports": Case("Start of the command line", startup.imports),
     "size": Case("Installation", startup.install_size, 1),
+    "peer": Case("Sessions a core holds, 20 ms chunks: speech-to-speech", peers.capacity, missing=peers.missing),
 }
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m bench", description=__doc__.splitlines()[0])
-    parser.add_argument("cases", nargs="*", metavar="CASE", choices=[[], *CASES], help="see --list; default: all")
+    parser.add_argument("cases", nargs="*", metavar="CASE", choices=[[], *CASES], help="see --list")
     parser.add_argument("--runs", type=int, default=5, help="runs of a case, of which the median is shown")
     parser.add_argument("--list", action="store_true", help="name the cases, and run none")
     chosen = parser.parse_args()
@@ -66,8 +70,11 @@ def main() -> None:
         for name, case in CASES.items():
             print(f"{name:16} {case.title}")
         return
-    for name in chosen.cases or CASES:
+    for name in chosen.cases or [name for name, case in CASES.items() if case.missing is None]:
         case = CASES[name]
+        if case.missing is not None and (missing := case.missing()) is not None:
+            print(f"{name} is skipped: {missing}")
+            continue
         before = report.machine()
         runs = [case.run() for _ in range(case.runs or chosen.runs)]
         report.conclude(name, case.title, runs, before)

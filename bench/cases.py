@@ -33,7 +33,7 @@ def _seen(run: Run) -> Figures:
 def at_callers(callers: int, chunk_ms: int, module: str = "bench.server") -> Figures:
     """Lateness and cost at a number of sessions, of the server or of the bare loop."""
     with Server(module) as server:
-        return _seen(measure(server, "prompt", callers, "--chunk-ms", str(chunk_ms), *_EACH))
+        return _seen(measure(server, server.url("prompt"), callers, "--chunk-ms", str(chunk_ms), *_EACH))
 
 
 def capacity(chunk_ms: int, module: str = "bench.server") -> Figures:
@@ -50,7 +50,7 @@ def capacity(chunk_ms: int, module: str = "bench.server") -> Figures:
 def first_audio(callers: int) -> Figures:
     """From the last sound that the turn needs to the first audio delta, with engines that take no time."""
     with Server() as server:
-        run = measure(server, "prompt", callers, *_EACH)
+        run = measure(server, server.url("prompt"), callers, *_EACH)
     _seen(run)
     found = run.load["first_audio_ms"]
     return {f"first audio {name} ms": found[name] for name in ("p50", "p95", "p99", "max")}
@@ -59,7 +59,7 @@ def first_audio(callers: int) -> Figures:
 def barge_in(callers: int) -> Figures:
     """From the frame that decides that somebody speaks to the last audio delta of the response it interrupts."""
     with Server() as server:
-        run = measure(server, "paced", callers, "--gap-ms", "1500", *_EACH)
+        run = measure(server, server.url("paced"), callers, "--gap-ms", "1500", *_EACH)
     _seen(run)
     found = run.load["barge_in_ms"]
     return {"interrupted responses": found["n"]} | {
@@ -77,7 +77,7 @@ def cores(each: int) -> Figures:
     figures: Figures = {}
     for workers in (1, 2):
         with Fleet(workers) as fleet:
-            run = measure(fleet, "prompt", each * workers, *_EACH)
+            run = measure(fleet, fleet.url("prompt"), each * workers, *_EACH)
         seen = _seen(run)
         costs[workers] = run.cpu_ms_per_session_s
         figures[f"CPU ms per session-second, {each * workers} sessions on {workers}"] = costs[workers]

@@ -8,10 +8,12 @@ lateness_ms       ``speech_stopped`` received, less the moment at which the chun
 first_audio_ms    first audio delta of the answer received, less that same moment.
 barge_in_ms       last audio delta of an interrupted response received, less the moment at which the chunk was sent
                   that holds the frame which decided (``audio_start_ms`` + prefix padding + 32 ms).
+stopped_at_ms     ``audio_end_ms`` as a place in the turn that was sent. That it is the same in all turns shows that
+                  the server counts the whole stream.
 send_late_ms      how late this generator itself was. When its p99 comes near what is measured, the generator is the
                   bottleneck and the run says nothing of the server.
 
-Prints one JSON object.
+``turns`` are those whose end was told, ``turns_sent`` those that were sent to their end. Prints one JSON object.
 """
 
 from __future__ import annotations
@@ -19,13 +21,17 @@ from __future__ import annotations
 import argparse
 import asyncio
 import base64
+import copy
+import functools
 import heapq
 import json
+import math
 import os
 import random
 import sys
 import time
 from collections import deque
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from importlib import resources
 from typing import Any, Final
@@ -45,19 +51,68 @@ _KEPT: Final = 4096
 
 
 @dataclass(frozen=True)
+class Dialect:
+    """How the events that the generator looks at are told apart by a piece of their bytes."""
+
+    delta: bytes
+    error: bytes
+    type_first: bool
+    """True: the type is in the first bytes of an event, where vivavoce writes it. False: there or in the last."""
+    path: tuple[str, ...]
+    """Where turn detection stands in a session."""
+    session: Mapping[str, Any]
+    """What else the session needs."""
+
+    def update(self, detection: Mapping[str, Any]) -> bytes:
+        """The ``session.update`` that asks for this turn detection."""
+        session = copy.deepcopy(dict(self.session))
+        part = session
+        for name in self.path:
+            part = part.setdefault(name, {})
+        part["turn_detection"] = detection
+        return json.dumps({"type": "session.update", "session": session}).encode()
+
+
+_PCM: Final = {"type": "audio/pcm", "rate": RATE}
+DIALECTS: Final = {
+    "preview": Dialect(b'"response.audio.delta"', b'"error"', True, (), {}),
+    "ga": Dialect(
+        b'"response.output_audio.delta"',
+        b'"type":"error"',
+        False,
+        ("audio", "input"),
+        {"type": "realtime", "audio": {"input": {"format": _PCM}, "output": {"format": _PCM}}},
+    ),
+}
+
+
+@dataclass(frozen=True)
 class Plan:
     url: str
+    dialect: str
     key: str
     callers: int
     chunk_ms: int
     seconds: float
     warmup_s: float
     silence_ms: int
+    look_ahead_ms: int
+    """How much sound after ``audio_end_ms`` the server cannot do without, to resample what is before."""
     gap_ms: int
     seed: int
     connect_rate: float
     talk: bool
     """False: connect, and be silent."""
+
+    @functools.cached_property
+    def turn_ms(self) -> int:
+        """How long a turn is: a little silence, the shipped question, and a longer silence, in whole chunks."""
+        length = LEAD_MS + len(question()) * 1000 / RATE + self.gap_ms
+        return math.ceil(length / self.chunk_ms) * self.chunk_ms
+
+    def turns_in(self, sent: int) -> int:
+        """How many turns have been heard to their end in so many chunks."""
+        return int((sent * self.chunk_ms + self.gap_ms - self.silence_ms) // self.turn_ms)
 
 
 @dataclass
@@ -65,6 +120,7 @@ class Results:
     lateness_ms: list[float] = field(default_factory=list)
     first_audio_ms: list[float] = field(default_factory=list)
     barge_in_ms: list[float] = field(default_factory=list)
+    stopped_at_ms: list[float] = field(default_factory=list)
     send_late_ms: list[float] = field(default_factory=list)
     failed: int = 0
     hung_up: int = 0
@@ -72,6 +128,7 @@ class Results:
     sent: int = 0
     received: int = 0
     turns: int = 0
+    turns_sent: int = 0
     begin: float = float("inf")
     end: float = float("inf")
 
@@ -84,6 +141,7 @@ class Caller(WSListener):
 
     def __init__(self, plan: Plan, results: Results) -> None:
         self._plan = plan
+        self._dialect = DIALECTS[plan.dialect]
         self._results = results
         self.transport: WSTransport | None = None
         self.open = asyncio.get_running_loop().create_future()
@@ -113,16 +171,17 @@ class Caller(WSListener):
             return
         self._results.received += 1
         payload = frame.get_payload_as_bytes()
-        if b'"response.audio.delta"' in payload[:200]:
+        edge = payload[:200] if self._dialect.type_first else payload[:200] + payload[-200:]
+        if self._dialect.delta in edge:
             self._delta(now)
-        elif b'"input_audio_buffer.speech_st' in payload[:200]:
+        elif b'"input_audio_buffer.speech_st' in edge:
             self._speech(json.loads(payload), now)
-        elif b'"response.done"' in payload[:200]:
+        elif b'"response.done"' in edge:
             self._done(json.loads(payload)["response"])
-        elif b'"session.created"' in payload[:200]:
+        elif b'"session.created"' in edge:
             if not self.open.done():
                 self.open.set_result(None)
-        elif b'"error"' in payload[:200]:
+        elif self._dialect.error in edge:
             self._results.errors.append(payload[:300].decode())
 
     def say(self, message: bytes, due: float) -> None:
@@ -143,11 +202,12 @@ class Caller(WSListener):
     def _speech(self, event: dict[str, Any], now: float) -> None:
         if event["type"].endswith("stopped"):
             # The sample at audio_end_ms is the first after the turn: the chunk before it is the last needed.
-            moment = self._moment(event["audio_end_ms"] - 1)
+            moment = self._moment(event["audio_end_ms"] - 1 + self._plan.look_ahead_ms)
             self._answer_due = moment
             self._results.turns += 1
             if moment is not None and self._results.counting(now):
                 self._results.lateness_ms.append((now - moment) * 1000)
+                self._results.stopped_at_ms.append(event["audio_end_ms"] % self._plan.turn_ms)
         else:
             self._answer_due = None
             self._decided = self._moment(event["audio_start_ms"] + 300 + FRAME_MS - 1)
@@ -199,8 +259,7 @@ async def connect(plan: Plan, results: Results) -> Caller:
     assert caller.transport is not None
     await asyncio.wait_for(caller.open, 20)
     detection = {"type": "server_vad", "silence_duration_ms": plan.silence_ms}
-    update = {"type": "session.update", "session": {"turn_detection": detection}}
-    caller.transport.send(WSMsgType.TEXT, json.dumps(update).encode())
+    caller.transport.send(WSMsgType.TEXT, DIALECTS[plan.dialect].update(detection))
     return caller
 
 
@@ -242,6 +301,7 @@ async def run(plan: Plan) -> Results:
                 break
         await asyncio.sleep(max(0.0, heap[0][0] - time.perf_counter()) if heap else 0)
     results.end = time.perf_counter()
+    results.turns_sent = sum(plan.turns_in(caller.sent) for caller in callers)
     print("end", file=sys.stderr, flush=True)
     # Whoever measures the server reads its counters now, while the callers are still connected.
     await asyncio.get_running_loop().run_in_executor(None, sys.stdin.readline)
@@ -280,10 +340,11 @@ def percentiles(values: list[float]) -> dict[str, float] | None:
 
 
 def report(results: Results) -> dict[str, Any]:
-    names = ("lateness_ms", "first_audio_ms", "barge_in_ms", "send_late_ms")
+    names = ("lateness_ms", "first_audio_ms", "barge_in_ms", "stopped_at_ms", "send_late_ms")
     return {
         **{name: percentiles(getattr(results, name)) for name in names},
         "turns": results.turns,
+        "turns_sent": results.turns_sent,
         "sent": results.sent,
         "received": results.received,
         "failed": results.failed,
@@ -296,11 +357,13 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--url", required=True)
     parser.add_argument("--key", default="bench")
+    parser.add_argument("--dialect", default="preview", choices=DIALECTS)
     parser.add_argument("--callers", type=int, default=100)
     parser.add_argument("--chunk-ms", type=int, default=20)
     parser.add_argument("--seconds", type=float, default=20)
     parser.add_argument("--warmup-s", type=float, default=8)
     parser.add_argument("--silence-ms", type=int, default=500)
+    parser.add_argument("--look-ahead-ms", type=int, default=0)
     parser.add_argument("--gap-ms", type=int, default=2500)
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--connect-rate", type=float, default=200)

@@ -10,7 +10,7 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Final, Self
+from typing import Any, Final, Protocol, Self
 
 SERVER_CORE: Final = 1
 LOAD_CORE: Final = 0
@@ -71,7 +71,7 @@ class Fleet:
 
     def usage(self) -> dict[str, Any]:
         """CPU seconds and resident KB of the supervisor and its workers; ``at``, seconds of this clock."""
-        stats = [_stat(pid) for pid in (self._process.pid, *_children(self._process.pid))]
+        stats = [stat(pid) for pid in (self._process.pid, *_children(self._process.pid))]
         cpu, resident = (sum(column) for column in zip(*stats, strict=True))
         return {"cpu_s": cpu, "rss_kb": resident, "at": time.monotonic()}
 
@@ -89,7 +89,7 @@ def _children(pid: int) -> list[int]:
     return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
 
 
-def _stat(pid: int) -> tuple[float, int]:
+def stat(pid: int) -> tuple[float, int]:
     """CPU seconds and resident KB of a process (proc(5))."""
     fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     ticks, pages = int(fields[11]) + int(fields[12]), int(fields[21])
@@ -141,9 +141,16 @@ class Load:
         return results
 
 
-def measure(server: Server | Fleet, deployment: str, callers: int, *arguments: str) -> Run:
-    """One run: what the callers saw, and what the server used meanwhile."""
-    load = Load(server.url(deployment), callers, *arguments)
+class Measured(Protocol):
+    """A server, as far as a run needs it."""
+
+    def usage(self) -> dict[str, Any]:
+        """``cpu_s``, CPU seconds used so far; ``rss_kb``, resident KB; ``at``, seconds of this clock."""
+
+
+def measure(server: Measured, url: str, callers: int, *arguments: str) -> Run:
+    """One run: what the callers saw at this URL of the server, and what the server used meanwhile."""
+    load = Load(url, callers, *arguments)
     load.wait_for("begin")
     before = server.usage()
     load.wait_for("end")

@@ -11,15 +11,12 @@ from collections.abc import AsyncGenerator, AsyncIterator, Mapping
 from importlib.metadata import EntryPoint
 from typing import Final
 
+from bench.answer import ANSWER, CHUNK_MS, HEARD, chunks, hum
 from vivavoce.engines import base
 from vivavoce.engines.registry import Registry
 from vivavoce.wire.session_config import VOICES
 
 RATE: Final = 24000
-ANSWER: Final = "Certainly. It is a quarter past nine, and the next train leaves from platform four."
-_CHUNK_MS: Final = 100
-_CHARS_PER_S: Final = 15
-"""How fast the stand-in voice talks."""
 
 
 class _Standin:
@@ -43,7 +40,7 @@ class Transcriber(_Standin):
     ) -> AsyncGenerator[base.TranscriptDelta, None]:
         async for _ in audio:
             pass
-        yield base.TranscriptDelta("What time is it?")
+        yield base.TranscriptDelta(HEARD)
 
 
 class LanguageModel(_Standin):
@@ -64,13 +61,12 @@ class Synthesizer(_Standin):
 
     def __init__(self, *, paced: bool) -> None:
         self._paced = paced
-        self._chunk = bytes(range(256)) * (RATE * 2 * _CHUNK_MS // 1000 // 256 + 1)
-        self._chunk = self._chunk[: RATE * 2 * _CHUNK_MS // 1000]
+        self._chunk = hum(RATE)
 
     async def synthesize(self, request: base.SynthesisRequest) -> AsyncGenerator[base.SpeechChunk, None]:
-        for _ in range(max(1, len(request.text) * 1000 // _CHARS_PER_S // _CHUNK_MS)):
+        for _ in range(chunks(request.text)):
             if self._paced:
-                await asyncio.sleep(_CHUNK_MS / 1000)
+                await asyncio.sleep(CHUNK_MS / 1000)
             yield base.SpeechChunk(self._chunk)
 
 
