@@ -24,7 +24,7 @@ import pybase64
 import uvloop
 from picows import WSFrame, WSListener, WSMsgType, WSTransport, WSUpgradeRequest, ws_create_server
 
-from bench.stubs import ANSWER
+from bench.answer import ANSWER, CHUNK_MS, chunks
 from vivavoce.audio.resample import FrameResampler
 from vivavoce.engines.builtin.silero_vad import FRAME, STATE_SIZE, SileroVad
 
@@ -35,7 +35,6 @@ _PADDING_MS: Final = 300
 _TICK_S: Final = 0.010
 _ROWS: Final = 1024
 _MAX_FRAME: Final = 22 * 1024 * 1024
-_ANSWER_MS: Final = len(ANSWER) * 1000 // 15
 
 
 class Append(msgspec.Struct, tag_field="type", tag="input_audio_buffer.append"):
@@ -55,7 +54,7 @@ def _event(kind: str, **fields: object) -> bytes:
 
 def _answer() -> list[bytes]:
     ids = {"response_id": "resp_0", "item_id": "item_0", "output_index": 0, "content_index": 0}
-    sound = [pybase64.b64encode(bytes(48 * ms)).decode() for ms in (40, *[100] * (_ANSWER_MS // 100))]
+    sound = [pybase64.b64encode(bytes(48 * ms)).decode() for ms in (40, *[CHUNK_MS] * chunks(ANSWER))]
     words = [_event("response.audio_transcript.delta", **ids, delta=f"{word} ") for word in ANSWER.split()]
     return [
         _event("input_audio_buffer.committed", item_id="item_0", previous_item_id=None),
