@@ -87,11 +87,12 @@ def paced(options: Mapping[str, object]) -> base.Synthesizer:
 
 
 def registry() -> Registry:
-    """The stand-ins, and the VAD that is built in."""
+    """The stand-ins, and what is built in of that which hears turns."""
     here = "bench.stubs"
     return Registry(
         [
             EntryPoint("silero", "vivavoce.engines.builtin.silero_vad:create", "vivavoce.vad"),
+            EntryPoint("turn_hints", "vivavoce.engines.builtin.turn_hints:create", "vivavoce.end_of_turn"),
             EntryPoint("standin", f"{here}:transcriber", "vivavoce.transcriber"),
             EntryPoint("standin", f"{here}:language_model", "vivavoce.language_model"),
             EntryPoint("prompt", f"{here}:prompt", "vivavoce.synthesizer"),
