@@ -88,6 +88,7 @@ if VERSION < (1, 66):
             ("input_audio_buffer.committed", "previous_item_id: ", _previous),
             ("response.output_item.done", "item.content.0.type: ", _audio),
             ("response.done", "response.output.0.content.0.type: ", _audio),
+            ("session.updated", "session.turn_detection.type: ", "semantic_vad came later than this client"),
         ]
     )
     _extra("turn_detection is of 2024", *(f"session.turn_detection.{n}_response" for n in ("create", "interrupt")))
