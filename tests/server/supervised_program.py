@@ -1,7 +1,8 @@
 """A supervisor with workers of almost nothing: each tells who it is to every connection, and keeps it open.
 
-``python supervised_program.py COUNT [fail | mute | host]``: prints its port, and ``ready``; logs go to stderr. A
-worker ends when it is asked to, or is relieved and its connections have gone, as the real one does.
+``python supervised_program.py COUNT [fail | mute | host | early | stuck]``: prints its port, and ``ready``; logs
+go to stderr. A worker ends when it is asked to, or is relieved and its connections have gone, as the real one does.
+With ``early`` it is asked as soon as there is one; with ``stuck`` none that starts after a SIGHUP gets ready.
 """
 
 from __future__ import annotations
@@ -14,6 +15,13 @@ import socket
 import sys
 
 from vivavoce.server.supervisor import RELIEVE, Load, Supervisor, listen
+
+renewed = False
+
+
+def renew() -> None:
+    global renewed
+    renewed = True
 
 
 class Worker:
@@ -68,6 +76,10 @@ class Worker:
 def work(control: socket.socket) -> int:
     if "fail" in sys.argv:
         return 7
+    if "stuck" in sys.argv and renewed:
+        while control.recv(100):
+            pass
+        return 0
     if "mute" in sys.argv:
         control.send(Load(0, 0).pack())
         while control.recv(100):
@@ -92,6 +104,8 @@ def say(line: str) -> None:
 
 def main() -> int:
     logging.basicConfig(level="INFO", stream=sys.stderr, format="%(message)s")
+    if "early" in sys.argv:
+        os.register_at_fork(after_in_child=lambda: os.kill(os.getpid(), signal.SIGTERM))
     listener = listen("127.0.0.1", 0)
     say(f"{listener.getsockname()[1]}")
     return Supervisor(
@@ -100,6 +114,7 @@ def main() -> int:
         count=int(sys.argv[1]),
         grace_s=5,
         on_ready=lambda: say("ready"),
+        renew=renew,
         host=host if "host" in sys.argv else None,
         silence_s=0.2 if "mute" in sys.argv else 30,
     ).run()

@@ -6,6 +6,7 @@ import asyncio
 import os
 import re
 import signal
+import socket
 import sys
 from collections import Counter
 from collections.abc import AsyncIterator
@@ -15,11 +16,19 @@ from typing import Final
 
 import aiohttp
 import pytest
+import server_fixtures
+from server_fakes import KEY, Fakes, config, rest
+
+from vivavoce.gateway.quota import Counters
+from vivavoce.server.supervisor import CONNECTION, RELIEVE, Load
+from vivavoce.server.worker import work
 
 PROGRAM: Final = Path(__file__).with_name("supervised_program.py")
 PATIENCE_S: Final = 30.0
 """When a test hangs, not when it is slow."""
 AZURE: Final = "/openai/realtime?api-version=2024-10-01-preview&deployment=gpt-4o-realtime-preview"
+
+fakes = server_fixtures.fakes
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="workers are forked")
 
@@ -137,6 +146,27 @@ async def test_hangup_replaces_all_and_lets_connections_finish() -> None:
         assert await workers.ended() == 0
 
 
+async def test_who_serves_goes_after_those_that_are_still_starting() -> None:
+    async with fleet("1", "stuck") as workers:
+        assert await workers.said() == "ready"
+        serving, _, _ = await workers.connect()
+        for _ in range(2):
+            workers.process.send_signal(signal.SIGHUP)
+            await workers.logged("replaced, one by one")
+        gone = int((await workers.logged(r"worker (\d+) ended in order"))[1])
+        assert gone != serving
+        assert (await workers.connect())[0] == serving
+        # One has not started yet, and that is no reason to fail.
+        workers.process.terminate()
+        assert await workers.ended() == 0
+
+
+async def test_a_signal_at_birth_is_not_lost() -> None:
+    async with fleet("1", "early") as workers:
+        await workers.logged(r"worker \d+ ended with -15")
+        assert await workers.ended() == 1
+
+
 async def test_a_worker_that_cannot_start_ends_it_all_with_its_code() -> None:
     async with fleet("2", "fail") as workers:
         assert await workers.ended() == 7
@@ -224,6 +254,30 @@ async def test_the_real_server_with_two_workers(tmp_path: Path) -> None:
         if process.returncode is None:
             process.kill()
             await process.wait()
+
+
+async def test_a_handshake_that_has_begun_outlives_the_relief_of_its_worker(fakes: Fakes, tmp_path: Path) -> None:
+    ours, theirs = socket.socketpair()
+    ours.setblocking(False)
+    loop = asyncio.get_running_loop()
+    with socket.create_server(("127.0.0.1", 0)) as listener, ours:
+        async with asyncio.timeout(PATIENCE_S):
+            working = asyncio.create_task(work(config(), theirs, Counters(), tmp_path / "no host"))
+            assert await loop.sock_recv(ours, 100) == Load(0, 0).pack()
+            reader, writer = await asyncio.open_connection(*listener.getsockname())
+            writer.write(f"GET {AZURE} HTTP/1.1\r\nHost: h\r\napi-key: {KEY}\r\n".encode())
+            with listener.accept()[0] as accepted:
+                socket.send_fds(ours, [CONNECTION], [accepted.fileno()])
+            ours.send(RELIEVE)
+            await rest()
+            writer.write(
+                b"Connection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\n"
+                b"Sec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\n\r\n"
+            )
+            assert await reader.readline() == b"HTTP/1.1 101 Switching Protocols\r\n"
+            assert not working.done()
+            writer.close()
+            assert await working == 0
 
 
 async def _requests_left(socket: aiohttp.ClientWebSocketResponse) -> int:

@@ -6,6 +6,7 @@ import fcntl
 import math
 import mmap
 import tempfile
+import weakref
 from array import array
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -28,6 +29,7 @@ class SharedCounters(Counters):
             self._cells[name][:] = array("d", [math.nan] * CELLS)
         # Locks of fcntl belong to a process, unlike those of flock, which forked processes would hold together.
         self._file = tempfile.TemporaryFile()  # noqa: SIM115
+        weakref.finalize(self, self._file.close)
 
     @contextmanager
     def lock(self) -> Iterator[None]:

@@ -8,7 +8,7 @@ Laws
 3. ``Starting -> Ready -> Leaving -> gone``; only ``Ready`` workers get connections. ``Leaving`` ones end their
    sessions: when they are asked to stop within the grace, when they are relieved by another as the sessions end.
 4. A worker that ends by itself, or says nothing for ``silence_s``, is replaced, after a pause that grows while
-   workers keep dying. One that cannot start while none has ever been ready ends the supervisor, with its code.
+   workers keep dying. One that cannot start before all were ready once ends the supervisor, with its code.
 5. Workers watch the other end of their control socket: when the supervisor is gone they stop too.
 6. A host runs what the workers of its generation share. It is replaced like a worker, gets no connections, and ends
    after the last of them.
@@ -54,6 +54,7 @@ _ACCEPTS: Final = 64
 _BACKLOG: Final = 1024
 """Connections that may wait to be accepted."""
 _REPORT: Final = struct.Struct("!II")
+_CAUGHT: Final = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGCHLD)
 
 
 def listen(host: str, port: int) -> socket.socket:
@@ -166,8 +167,7 @@ class Supervisor:
         wake, woken = socket.socketpair()
         for end in (wake, woken):
             end.setblocking(False)
-        caught = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGCHLD)
-        before = {name: signal.signal(name, self._note) for name in caught}
+        before = {name: signal.signal(name, self._note) for name in _CAUGHT}
         before_wake = signal.set_wakeup_fd(wake.fileno(), warn_on_full_buffer=False)
         self._selector.register(woken, selectors.EVENT_READ)
         try:
@@ -252,14 +252,19 @@ class Supervisor:
             self._start(self._work, is_host=False)
 
     def _relieve(self) -> None:
-        """For each new worker that is ready, one of an older generation may go."""
+        """For each new worker that is ready, one of an older generation may go, and first those that serve nobody
+        yet: they may never be able to."""
         ready = sum(worker.state is State.READY for worker in self._current())
         old = [
             worker
             for worker in self._workers
             if worker.generation != self._generation and worker.state is not State.LEAVING and not worker.is_host
         ]
+        old.sort(key=lambda worker: worker.state is State.READY)
         for worker in old[: max(0, len(old) + ready - self._count)]:
+            if worker.state is State.STARTING:
+                self._dismiss(worker)
+                continue
             worker.state = State.LEAVING
             with suppress(OSError):
                 worker.control.send(RELIEVE)
@@ -292,9 +297,12 @@ class Supervisor:
 
     def _start(self, work: Callable[[socket.socket], int], *, is_host: bool) -> None:
         ours, theirs = socket.socketpair()
+        # What reaches the new process before it has let go of our handlers must not be lost in them.
+        signal.pthread_sigmask(signal.SIG_BLOCK, _CAUGHT)
         pid = os.fork()
         if pid == 0:
             self._become(work, ours, theirs)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, _CAUGHT)
         theirs.close()
         ours.setblocking(False)
         worker = Worker(pid, ours, self._generation, born=time.monotonic(), is_host=is_host)
@@ -310,6 +318,7 @@ class Supervisor:
                 signal.signal(name, signal.SIG_DFL)
             # A terminal sends it to all of us; the supervisor decides what becomes of the workers.
             signal.signal(signal.SIGINT, signal.SIG_IGN)
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, _CAUGHT)
             self._selector.close()
             self._listener.close()
             ours.close()

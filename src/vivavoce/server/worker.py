@@ -25,6 +25,8 @@ from vivavoce.server.supervisor import CONNECTION, RELIEVE, REPORT_S, Load
 log = logging.getLogger(__name__)
 
 _MOST_AT_ONCE: Final = 64
+_LOOK_S: Final = 0.1
+"""Seconds after which a worker that was relieved looks again whether it still has connections."""
 
 
 class Intake:
@@ -68,8 +70,9 @@ class Intake:
             return
         except ConnectionError:
             data, descriptors = b"", []
+        # One that comes without its descriptor is lost: we have none left.
+        self._taken += data.count(CONNECTION)
         for descriptor in descriptors:
-            self._taken += 1
             task = self._loop.create_task(self._welcome(socket.socket(fileno=descriptor)))
             self._welcomes.add(task)
             task.add_done_callback(self._welcomes.discard)
@@ -80,6 +83,16 @@ class Intake:
             self.orphaned.set()
         elif CONNECTION in data:
             self._report()
+
+    async def served(self, patience_s: float) -> None:
+        """To be awaited when relieved: until nobody who was sent here needs us any more. Connections without a
+        session may become one within ``patience_s``."""
+        deadline = self._loop.time() + patience_s
+        while self._loop.time() < deadline:
+            if not self._welcomes and not self._assembly.open_connections:
+                break
+            await asyncio.sleep(_LOOK_S)
+        await self._assembly.endpoint.empty.wait()
 
     async def _welcome(self, connection: socket.socket) -> None:
         connection.setblocking(False)
@@ -149,10 +162,12 @@ async def _work(
         intake.open()
         reporting = asyncio.create_task(intake.report_regularly(), name="report load")
         try:
-            await _first(stop.asked, intake.orphaned, intake.relieved)
+            await _first(stop.asked.wait(), intake.orphaned.wait(), intake.relieved.wait())
             if not stop.asked.is_set() and not intake.orphaned.is_set():
                 log.info("relieved: %d sessions are still open", endpoint.open_sessions)
-                await _first(stop.asked, intake.orphaned, endpoint.empty)
+                await _first(
+                    stop.asked.wait(), intake.orphaned.wait(), intake.served(config.server.request_timeout_s)
+                )
             log.info("stopping: %d sessions are open", endpoint.open_sessions)
         finally:
             reporting.cancel()
@@ -182,7 +197,7 @@ async def _host(config: Config, control: socket.socket, path: Path, stop: Stop) 
                         control.send(Load(0, 0).pack())
                     with suppress(TimeoutError):
                         async with asyncio.timeout(REPORT_S):
-                            await _first(stop.asked, gone)
+                            await _first(stop.asked.wait(), gone.wait())
             finally:
                 asyncio.get_running_loop().remove_reader(control)
                 control.close()
@@ -193,9 +208,9 @@ def _name(key: EngineKey) -> str:
     return f"{kind} {name}"
 
 
-async def _first(*events: asyncio.Event) -> None:
-    """Wait until one of them is set."""
-    waiting = [asyncio.ensure_future(event.wait()) for event in events]
+async def _first(*endings: Coroutine[None, None, object]) -> None:
+    """Wait until one of them ends; the others are cancelled."""
+    waiting = [asyncio.create_task(ending) for ending in endings]
     try:
         await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
     finally:
