@@ -19,7 +19,7 @@ from typing import Any
 import pytest
 
 from vivavoce import cli
-from vivavoce.config import Config, Secret
+from vivavoce.config import API_KEY_VARIABLE, Config, ConfigError, Secret
 from vivavoce.demo.run import DemoOptions, Serve
 from vivavoce.engines.registry import Registry
 from vivavoce.gateway.deployments import EngineStartError
@@ -279,6 +279,52 @@ def test_the_log_goes_to_stderr_at_the_asked_level(server: FakeServer, capsys: p
     logging.getLogger("vivavoce.test").info("quiet")
     logging.getLogger("vivavoce.test").warning("loud")
     assert capsys.readouterr().err.endswith("WARNING vivavoce.test: loud\n")
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="workers are forked")
+def test_a_reload_changes_the_configuration_but_not_the_number_of_workers(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = tmp_path / "vivavoce.toml"
+    seen: list[Config] = []
+
+    async def work(config: Config, *_: object) -> int:
+        seen.append(config)
+        return 0
+
+    class FakeSupervisor:
+        def __init__(
+            self, listener: socket.socket, work: Callable[[Any], int], *, renew: Callable[[], None], **_: object
+        ) -> None:
+            self.work = work
+            self.renew = renew
+            listener.close()
+
+        def reload(self, text: str) -> Config:
+            file.write_text(text)
+            self.renew()
+            self.work(None)
+            return seen[-1]
+
+        def run(self) -> int:
+            now = self.reload('[server]\nworkers = 2\nmax_sessions = 8\n[resource]\nkeys = ["new"]\n')
+            assert (now.server.max_sessions, [key.reveal() for key in now.resource.keys]) == (2, ["new"])
+            for text, fault in (
+                ("[resource]\nkeys = []\n", "resource.keys"),
+                ('[server]\ntls_cert = "both.pem"\n[resource]\nkeys = ["new"]\n', "TLS"),
+            ):
+                with pytest.raises(ConfigError, match=fault):
+                    self.reload(text)
+                self.work(None)
+                assert seen[-1] is now
+            return 0
+
+    (tmp_path / "both.pem").write_text("-----BEGIN CERTIFICATE-----\n-----BEGIN PRIVATE KEY-----\n")
+    monkeypatch.delenv(API_KEY_VARIABLE, raising=False)
+    monkeypatch.setattr("vivavoce.server.worker.work", work)
+    monkeypatch.setattr("vivavoce.server.supervisor.Supervisor", FakeSupervisor)
+    file.write_text('[server]\nport = 0\nworkers = 4\nmax_sessions = 8\n[resource]\nkeys = ["old"]\n')
+    assert cli.main(["serve", "--config", str(file)]) == 0
 
 
 def test_the_loop_is_uvloop_where_it_exists(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -225,17 +225,22 @@ class _Fleet:
     def __init__(self, config: Config, made: Secret | None, folder: Path) -> None:
         self._made = made
         self._folder = folder
+        self._count = config.server.workers
         self._generation = 0
         self.renew(config)
 
     def renew(self, config: Config) -> None:
-        """For the workers that start from now on. Their quotas count anew."""
+        """For the workers that start from now on. Their quotas count anew. Raises ConfigError, and OSError."""
         from vivavoce.gateway.shared_counters import SharedCounters
+        from vivavoce.server.tls import server_context
 
-        if self._made is not None and not config.resource.keys:
+        if not config.resource.keys:
+            if self._made is None:
+                raise ConfigError("resource.keys", "none is left, and nobody could come in")
             config = config.with_keys(self._made)
-        self._config = config.for_one_worker()
+        server_context(config.server)
         self._counters = SharedCounters([deployment.name for deployment in config.deployments])
+        self._config = config.for_one_worker(self._count)
         self._generation += 1
         self._socket = self._folder / f"engines-{self._generation}"
 

@@ -182,9 +182,9 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
         """The same with other keys."""
         return msgspec.structs.replace(self, resource=msgspec.structs.replace(self.resource, keys=keys))
 
-    def for_one_worker(self) -> Config:
-        """The same for one of the workers: its share of the sessions, rounded up."""
-        share = -(-self.server.max_sessions // self.server.workers)
+    def for_one_worker(self, workers: int) -> Config:
+        """The same for one of ``workers``: its share of the sessions, rounded up."""
+        share = -(-self.server.max_sessions // workers)
         return msgspec.structs.replace(self, server=msgspec.structs.replace(self.server, max_sessions=share))
 
     def unused_engines(self) -> tuple[str, ...]:
