@@ -127,6 +127,7 @@ def test_new_keys_are_fit_for_every_place() -> None:
         ("/x?api-key", "/x?api-key"),
         ("/x?a=b&&c", "/x?a=b&&c"),
         ("/x?token=S#top", "/x?token=***#top"),
+        ("/x?subscription-key=S", "/x?subscription-key=***"),
         ("ws://user:S@host:1/x?key=S", "ws://***@host:1/x?key=***"),
         ("ws://host/a@b?x=1", "ws://host/a@b?x=1"),
     ],

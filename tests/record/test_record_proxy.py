@@ -393,6 +393,37 @@ async def test_a_refusal_passes_and_is_recorded(tmp_path: Path) -> None:
     assert json.loads(kept.header.answer.body or "") == {"error": {"code": "429", "message": "Not with ***."}}
 
 
+async def test_headers_of_others_that_carry_secrets_are_hidden(tmp_path: Path) -> None:
+    headers = {"Helicone-Auth": f"{KEY}-1", "x-goog-api-key": f"{KEY}-2", "x-tenant": "t"}
+    async with server(echo) as real, bench(real.url, tmp_path) as one:
+        async with client(f"{one.url}/?subscription-key={KEY}-3", headers=headers) as socket:
+            await socket.send_str(json.dumps({"type": "x", "said": f"{KEY}-1 {KEY}-2 {KEY}-3"}))
+            await get(socket)
+        told, kept = await one.recorded()
+    assert KEY not in told.path.read_text()
+    shown = dict(kept.header.headers)
+    assert (shown["Helicone-Auth"], shown["x-goog-api-key"], shown["x-tenant"]) == ("***", "***", "t")
+
+
+async def test_a_refusal_that_comes_in_pieces_passes_whole(tmp_path: Path) -> None:
+    async def refuse(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(b"HTTP/1.1 401 Unauthorized\r\nContent-Length: 8\r\n\r\nhalf")
+        await writer.drain()
+        for _ in range(50):
+            await asyncio.sleep(0)
+        writer.write(b"half")
+        writer.close()
+
+    listening = await asyncio.start_server(refuse, "127.0.0.1", 0)
+    port = listening.sockets[0].getsockname()[1]
+    async with listening, bench(f"ws://127.0.0.1:{port}", tmp_path) as one, ClientSession() as session:
+        async with session.get(one.url.replace("ws", "http"), headers=UPGRADE) as answer:
+            assert (answer.status, await answer.read()) == (401, b"halfhalf")
+        _, kept = await one.recorded()
+    assert kept.header.answer.body == "halfhalf"
+
+
 async def test_a_redirect_is_a_refusal(tmp_path: Path) -> None:
     async with server(echo) as real, bench(real.url, tmp_path) as one, ClientSession() as session:
         real.answer = web.Response(status=302, headers={"Location": f"{real.url}/elsewhere"})

@@ -28,7 +28,19 @@ KEY_SUBPROTOCOL: Final = "openai-insecure-api-key."
 HIDDEN: Final = "***"
 
 _SECRET_PARAMETERS: Final = frozenset(
-    {"api-key", "api_key", "apikey", "authorization", "access_token", "client_secret", "key", "sig", "token"}
+    {
+        "access_token",
+        "api-key",
+        "api_key",
+        "apikey",
+        "authorization",
+        "client_secret",
+        "key",
+        "sig",
+        "subscription-key",
+        "token",
+        "x-api-key",
+    }
 )
 _SECRET_HEADERS: Final = frozenset(
     {
@@ -41,6 +53,9 @@ _SECRET_HEADERS: Final = frozenset(
         "x-api-key",
         "x-ms-authorization-auxiliary",
     }
+)
+_TELLS_A_SECRET: Final = re.compile(
+    r"auth|cookie|credential|key|passw|pwd|secret|session|signature|token|(^|-)(jwt|pass|sas|sig)(-|$)"
 )
 _USER_INFO: Final = re.compile(r"(?<=//)[^/?#]*@")
 
@@ -126,6 +141,11 @@ def _principal(key: str) -> str:
 
 
 # --------------------------------------------------------------------------------------------------- redaction
+
+
+def tells_a_secret(name: str) -> bool:
+    """Whether a request header of this name, be it of the caller's own making, may carry a secret."""
+    return _TELLS_A_SECRET.search(name.lower()) is not None
 
 
 def redact_query(query: str) -> str:

@@ -27,7 +27,7 @@ from aiohttp import WSMsgType, web
 from multidict import CIMultiDict
 from yarl import URL
 
-from vivavoce.gateway.auth import HIDDEN, redact_headers, redact_url
+from vivavoce.gateway.auth import HIDDEN, redact_headers, redact_url, tells_a_secret
 from vivavoce.record.recording import VERSION, Answer, End, Header, Pairs, Scrubber, Side, Writer, frame_of
 from vivavoce.record.upstream import (
     MAX_MESSAGE_BYTES,
@@ -121,6 +121,7 @@ class Recorder:
         keys += secrets_of(url.raw_query_string, headers, offered)
         scrub = Scrubber(keys, keep_audio=options.audio)
         hidden = {name.lower() for name, _ in options.headers}
+        hidden |= {name.lower() for name, _ in headers if tells_a_secret(name)}
         try:
             writer = Writer.create(options.out)
         except OSError as fault:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import ssl
 from collections.abc import AsyncIterator, Callable, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from types import SimpleNamespace
 from typing import Final
@@ -18,7 +18,7 @@ import aiohttp
 from multidict import CIMultiDict
 from yarl import URL
 
-from vivavoce.gateway.auth import KEY_SUBPROTOCOL, credentials, redact_headers, redact_url
+from vivavoce.gateway.auth import KEY_SUBPROTOCOL, credentials, redact_headers, redact_url, tells_a_secret
 from vivavoce.record.recording import Answer, Pairs
 
 MAX_MESSAGE_BYTES: Final = 64 * 1024 * 1024
@@ -129,9 +129,12 @@ def secrets_of(query: str, headers: Sequence[tuple[str, str]], subprotocols: Seq
     """The keys of a request, to be kept out of what is recorded."""
     pairs = tuple((name, unquote_plus(value)) for name, _, value in (p.partition("=") for p in query.split("&")))
     found = [credential.value for credential in credentials(pairs, headers, subprotocols)]
-    # Whatever redaction hides is secret, be it a key in our sense or a cookie.
+    # Whatever is hidden is secret, be it a key in our sense or a cookie.
+    shown = redact_headers(headers)
     found += [
-        value for (_, value), (_, shown) in zip(headers, redact_headers(headers), strict=True) if value != shown
+        value
+        for (name, value), (_, text) in zip(headers, shown, strict=True)
+        if value != text or tells_a_secret(name)
     ]
     hidden = redact_url(f"?{query}")[1:].split("&")
     found += [value for (_, value), pair in zip(pairs, hidden, strict=True) if pair.endswith("=***")]
@@ -159,8 +162,7 @@ async def connected(
 
     async def keep(_: aiohttp.ClientSession, __: SimpleNamespace, end: aiohttp.TraceRequestEndParams) -> None:
         if end.response.status != 101:
-            body = await end.response.content.read(_MAX_BODY_BYTES)
-            refusal.append(_refused(end.response, body))
+            refusal.append(_refused(end.response, await _body(end.response)))
 
     async def no_redirect(
         _: aiohttp.ClientSession, __: SimpleNamespace, end: aiohttp.TraceRequestRedirectParams
@@ -201,6 +203,15 @@ async def connected(
             yield Upstream(socket, answer, drop)
         finally:
             drop()
+
+
+async def _body(response: aiohttp.ClientResponse) -> bytes:
+    """What there is of it, up to a bound."""
+    body = b""
+    with suppress(aiohttp.ClientError):
+        while len(body) < _MAX_BODY_BYTES and (piece := await response.content.read(_MAX_BODY_BYTES - len(body))):
+            body += piece
+    return body
 
 
 def _refused(response: aiohttp.ClientResponse, body: bytes) -> Refused:
