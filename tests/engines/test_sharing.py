@@ -215,7 +215,7 @@ async def test_a_client_that_does_not_read_is_not_written_to(path: Path) -> None
             assert parrot.made < 100_000
 
 
-async def test_the_end_of_the_host_fails_what_is_under_way(path: Path) -> None:
+async def test_the_end_of_the_host_fails_what_is_under_way(path: Path, caplog: pytest.LogCaptureFixture) -> None:
     async with asyncio.timeout(PATIENCE_S):
         async with hosted(path) as (engine, _):
             work = asyncio.create_task(heard(transcriber(path), endless(asyncio.Event())))
@@ -223,6 +223,7 @@ async def test_the_end_of_the_host_fails_what_is_under_way(path: Path) -> None:
         with pytest.raises(base.EngineError, match=re.escape("The process of the engine fake ended unexpectedly.")):
             await work
         assert engine.ended.is_set()
+    assert not caplog.records
 
 
 async def test_without_a_host_the_engine_is_unavailable(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -116,6 +116,9 @@ class EngineHost:
             jobs.add(task)
             try:
                 await self._serve(reader, writer)
+            except asyncio.CancelledError:
+                # The host ends. A task of a stream that ends cancelled is a fault to asyncio, and is logged as one.
+                pass
             except Exception as bug:
                 log.error("a job of a shared engine failed: %s", type(bug).__name__)
             finally:
