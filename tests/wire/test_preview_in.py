@@ -924,6 +924,13 @@ def test_of_tracing_only_what_was_sent_is_kept() -> None:
     assert patch({"tracing": None}).tracing is None
 
 
+@pytest.mark.parametrize("value", ["x", "x" * 513, 5])
+def test_an_error_does_not_repeat_a_key_that_nobody_would_read(value: Any) -> None:
+    found = fault({"type": "response.create", "response": {"metadata": {"k" * 100_000: value}}})
+    assert found.param == f"response.metadata.{'k' * 256}..."
+    assert len(found.message) < 1000
+
+
 def test_the_metadata_of_tracing_are_not_nested_too_deeply() -> None:
     deep: dict[str, Any] = {}
     for _ in range(100):

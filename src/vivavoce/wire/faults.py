@@ -222,8 +222,9 @@ def _mapping(value: Any, shape: mi.DictType, path: str) -> Iterator[Found]:
     if shape.max_length is not None and len(value) > shape.max_length:
         yield Phase.RANGE, errors.too_many_properties(path, shape.max_length, len(value))
     for key, inner in value.items():
-        yield from _walk(key, shape.key_type, _join(path, key))
-        yield from _walk(inner, shape.value_type, _join(path, key))
+        place = _join(path, errors.shown(key))
+        yield from _walk(key, shape.key_type, place)
+        yield from _walk(inner, shape.value_type, place)
 
 
 def _fits(value: Any, shape: mi.Type) -> bool:
