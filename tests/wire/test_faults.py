@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any, Literal
 
 import msgspec
 import pytest
 
-from vivavoce.wire.faults import describe, first_fault
+from vivavoce.wire.faults import MOST_FAULTS, describe, first_fault
 
 
 class Text(msgspec.Struct, tag="text"):
@@ -124,6 +125,25 @@ def test_first_fault(value: Any, code: str, message: str, param: str) -> None:
 def test_nothing_is_wrong(value: Any) -> None:
     assert first_fault(value, Shape) is None
     msgspec.convert(value, Shape)
+
+
+def test_an_event_of_faults_alone_costs_no_more_than_some() -> None:
+    """A frame of 22 MiB has room for ten million of them; each took 20 microseconds and 600 bytes."""
+    looked_at = 0
+
+    class Counted(list[object]):
+        def __iter__(self) -> Iterator[object]:
+            nonlocal looked_at
+            for element in super().__iter__():
+                looked_at += 1
+                yield element
+
+    fault = first_fault({"few": Counted(["x"] * 10_000), "bogus": 1}, Shape)
+    assert fault is not None
+    assert (fault.code, looked_at) == ("unknown_parameter", 0), "a fault that none can precede ends the search"
+    fault = first_fault({"few": Counted(["x"] * 10_000)}, Shape)
+    assert fault is not None
+    assert (fault.code, fault.param, looked_at) == ("invalid_type", "few[0]", MOST_FAULTS)
 
 
 def test_describe() -> None:

@@ -3,7 +3,8 @@
 The fast path decodes a frame straight into typed shapes and only learns *that* it failed. This walk compares the
 raw JSON value with the same shapes (``msgspec.inspect``) and finds the first fault in the service's check order
 (protocol section 6): unknown keys, then missing keys, then types, then ranges and lengths, wherever in the event
-they are; within one kind of fault, document order.
+they are; within one kind of fault, document order. Of an event with very many faults it looks at the first
+:data:`MOST_FAULTS`.
 
 A shape may say more than the types of its fields do: by a class method ``faults(value, path)`` that yields what
 else is wrong with a JSON object, each with its phase, and by a class variable ``tolerated`` (see :func:`_tagged`).
@@ -35,6 +36,9 @@ class Phase(IntEnum):
 
 
 Found: TypeAlias = tuple[Phase, ClientFault]
+
+MOST_FAULTS: Final = 100
+"""Faults of one event that are looked at: one frame has room for millions, and everybody waits meanwhile."""
 
 _NAMES: Final[dict[type, str]] = {
     bool: "a boolean",
@@ -103,8 +107,13 @@ def _restore_order(shape: mi.Type, orders: dict[frozenset[object], tuple[str, ..
 
 def first_fault(value: object, cls: type, path: str = "") -> ClientFault | None:
     """The fault that the service would name for ``value`` as a ``cls``, or None if there is none."""
-    found = list(_walk(value, shape_of(cls), path))
-    return min(found, key=lambda item: item[0])[1] if found else None
+    first: Found | None = None
+    for count, found in enumerate(_walk(value, shape_of(cls), path), 1):
+        if first is None or found[0] < first[0]:
+            first = found
+        if first[0] is Phase.UNKNOWN or count == MOST_FAULTS:
+            break
+    return first[1] if first else None
 
 
 def _join(path: str, key: str) -> str:
