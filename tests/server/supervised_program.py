@@ -1,27 +1,33 @@
 """A supervisor with workers of almost nothing: each tells who it is to every connection, and keeps it open.
 
-``python supervised_program.py COUNT [fail | mute | host | early | stuck]``: prints its port, and ``ready``; logs
-go to stderr. A worker ends when it is asked to, or is relieved and its connections have gone, as the real one does.
-With ``early`` it is asked as soon as there is one; with ``stuck`` none that starts after a SIGHUP gets ready.
+``python supervised_program.py COUNT [fail | mute | host | early | stuck | full | poor]``: prints its port, and
+``ready``; logs go to stderr. A worker ends when it is asked to, or is relieved and its connections have gone, as
+the real one does. With ``early`` it is asked as soon as there is one; with ``stuck`` none that starts after a
+SIGHUP gets ready; with ``full`` there is no room for a connection until SIGHUP; with ``poor`` the first fork fails.
 """
 
 from __future__ import annotations
 
 import asyncio
+import errno
 import logging
 import os
+import resource
 import signal
 import socket
 import sys
+from collections.abc import Callable
 
 from vivavoce.server.supervisor import RELIEVE, Load, Supervisor, listen
 
+LIMITS = resource.getrlimit(resource.RLIMIT_NOFILE)
 renewed = False
 
 
 def renew() -> None:
     global renewed
     renewed = True
+    resource.setrlimit(resource.RLIMIT_NOFILE, LIMITS)
 
 
 class Worker:
@@ -97,6 +103,19 @@ def host(control: socket.socket) -> int:
     return 0
 
 
+def poor_fork(fork: Callable[[], int] = os.fork) -> int:
+    os.fork = fork
+    raise BlockingIOError(errno.EAGAIN, "Resource temporarily unavailable")
+
+
+def ready() -> None:
+    if "full" in sys.argv:
+        free = os.dup(0)
+        os.close(free)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (free, LIMITS[1]))
+    say("ready")
+
+
 def say(line: str) -> None:
     sys.stdout.write(f"{line}\n")
     sys.stdout.flush()
@@ -106,6 +125,8 @@ def main() -> int:
     logging.basicConfig(level="INFO", stream=sys.stderr, format="%(message)s")
     if "early" in sys.argv:
         os.register_at_fork(after_in_child=lambda: os.kill(os.getpid(), signal.SIGTERM))
+    if "poor" in sys.argv:
+        os.fork = poor_fork
     listener = listen("127.0.0.1", 0)
     say(f"{listener.getsockname()[1]}")
     return Supervisor(
@@ -113,7 +134,7 @@ def main() -> int:
         work,
         count=int(sys.argv[1]),
         grace_s=5,
-        on_ready=lambda: say("ready"),
+        on_ready=ready,
         renew=renew,
         host=host if "host" in sys.argv else None,
         silence_s=0.2 if "mute" in sys.argv else 30,

@@ -161,6 +161,29 @@ async def test_who_serves_goes_after_those_that_are_still_starting() -> None:
         assert await workers.ended() == 0
 
 
+async def test_a_connection_without_room_waits_and_is_not_asked_for_all_the_time() -> None:
+    async with fleet("1", "full") as workers:
+        assert await workers.said() == "ready"
+        waiting = asyncio.create_task(workers.connect())
+        complaints = 0
+        while (await workers.logged("could not be accepted|replaced, one by one"))[0].startswith("could"):
+            complaints += 1
+            workers.process.send_signal(signal.SIGHUP)
+        # Whoever asks all the time writes thousands before the signal is there.
+        assert complaints < 10
+        await waiting
+        workers.process.terminate()
+        assert await workers.ended() == 0
+
+
+async def test_a_fork_that_fails_is_tried_again() -> None:
+    async with fleet("1", "poor") as workers:
+        await workers.logged("could not be started: Resource temporarily unavailable")
+        assert await workers.said() == "ready"
+        workers.process.terminate()
+        assert await workers.ended() == 0
+
+
 async def test_a_signal_at_birth_is_not_lost() -> None:
     async with fleet("1", "early") as workers:
         await workers.logged(r"worker \d+ ended with -15")

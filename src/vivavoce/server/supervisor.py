@@ -18,6 +18,7 @@ A worker tells through its control socket what :class:`Load` says, once it is re
 
 from __future__ import annotations
 
+import errno
 import logging
 import os
 import selectors
@@ -51,6 +52,9 @@ _STOP_MARGIN_S: Final = 5.0
 """Seconds beside the grace that a worker has for its engines before it is killed."""
 _ACCEPTS: Final = 64
 """Connections that are accepted before something else is looked at."""
+_NO_ROOM: Final = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
+_ROOM_PAUSE_S: Final = 0.5
+"""Seconds until it is tried again to accept a connection that there was no room for; it waits in the kernel."""
 _BACKLOG: Final = 1024
 """Connections that may wait to be accepted."""
 _REPORT: Final = struct.Struct("!II")
@@ -158,6 +162,7 @@ class Supervisor:
         self._announced = False
         self._stopping = False
         self._listening = False
+        self._room_at = 0.0
         self._code = 0
         self._signals: set[signal.Signals] = set()
 
@@ -225,8 +230,8 @@ class Supervisor:
         """Seconds until something is due whatever happens."""
         now = time.monotonic()
         due = [worker.deadline for worker in self._workers if worker.deadline is not None]
-        if not self._stopping and len(self._current()) < self._count:
-            due.append(self._next_start)
+        # What has been due already was done as far as it could be.
+        due += [at for at in (self._next_start, self._room_at) if at > now]
         return max(0.0, min([REPORT_S, *(at - now for at in due)]))
 
     def _current(self) -> list[Worker]:
@@ -244,6 +249,14 @@ class Supervisor:
         strength for the sessions that are open."""
         if self._stopping or now < self._next_start:
             return
+        try:
+            self._start_missing()
+        except OSError as fault:
+            # Out of memory, processes or descriptors, which is no reason to end the workers that there are.
+            log.error("a process could not be started: %s", fault.strerror)
+            self._pause(failures=self._failures + 1)
+
+    def _start_missing(self) -> None:
         if self._host is not None and not any(worker.is_host for worker in self._of_now()):
             self._start(self._host, is_host=True)
         while len(current := self._current()) < self._count:
@@ -286,7 +299,7 @@ class Supervisor:
 
     def _listen(self) -> None:
         """Accept while somebody can take it; meanwhile connections wait in the kernel."""
-        wanted = not self._stopping and bool(self._ready())
+        wanted = not self._stopping and time.monotonic() >= self._room_at and bool(self._ready())
         if wanted and not self._listening:
             self._selector.register(self._listener, selectors.EVENT_READ)
         elif self._listening and not wanted:
@@ -299,10 +312,16 @@ class Supervisor:
         ours, theirs = socket.socketpair()
         # What reaches the new process before it has let go of our handlers must not be lost in them.
         signal.pthread_sigmask(signal.SIG_BLOCK, _CAUGHT)
-        pid = os.fork()
-        if pid == 0:
-            self._become(work, ours, theirs)
-        signal.pthread_sigmask(signal.SIG_UNBLOCK, _CAUGHT)
+        try:
+            pid = os.fork()
+            if pid == 0:
+                self._become(work, ours, theirs)
+        except OSError:
+            ours.close()
+            theirs.close()
+            raise
+        finally:
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, _CAUGHT)
         theirs.close()
         ours.setblocking(False)
         worker = Worker(pid, ours, self._generation, born=time.monotonic(), is_host=is_host)
@@ -375,10 +394,13 @@ class Supervisor:
             self._code = code if code > 0 else 1
             self._stop()
             return
-        now = time.monotonic()
-        self._failures = 0 if now - worker.born > _STEADY_S else self._failures + 1
-        pause = min(_FIRST_PAUSE_S * 2 ** min(self._failures, 10), _LONGEST_PAUSE_S)
-        self._next_start = now + pause
+        self._pause(failures=0 if time.monotonic() - worker.born > _STEADY_S else self._failures + 1)
+
+    def _pause(self, *, failures: int) -> None:
+        """Start nothing for a while."""
+        self._failures = failures
+        pause = min(_FIRST_PAUSE_S * 2 ** min(failures, 10), _LONGEST_PAUSE_S)
+        self._next_start = time.monotonic() + pause
 
     def _stop(self) -> None:
         """Once: in order. Twice: at once."""
@@ -417,6 +439,8 @@ class Supervisor:
             except OSError as fault:
                 # Out of descriptors, or the peer has gone already.
                 log.warning("a connection could not be accepted: %s", fault.strerror)
+                if fault.errno in _NO_ROOM:
+                    self._room_at = time.monotonic() + _ROOM_PAUSE_S
                 return
             with connection:
                 self._hand_over(connection)
