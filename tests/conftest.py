@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import platform
 import sys
 import tomllib
 from importlib.metadata import entry_points
@@ -22,6 +23,12 @@ settings.load_profile("ci" if os.environ.get("CI") else "dev")
 
 # Modules of these folders are used in others too: the fake server, and the table of the preview dialect.
 sys.path += [str(Path(__file__).parent / folder) for folder in ("server", "compat")]
+
+# The package of the extra ``noise-reduction`` is made for these alone.
+_REDUCES_NOISE: Final = sys.platform == "linux" and platform.machine() in ("x86_64", "aarch64")
+collect_ignore = (
+    [] if _REDUCES_NOISE else ["audio/test_noise_reduction.py", "runtime/test_noise_reduction_aloud.py"]
+)
 
 
 def pytest_configure() -> None:

@@ -43,7 +43,7 @@ ROOMS: Final[dict[str, frozenset[str]]] = {
 PURE_ROOMS: Final[dict[str, frozenset[str]]] = {
     "wire": frozenset({"functools", "msgspec", "pybase64", "re", "types"}),
     "core": frozenset({"functools", "hashlib", "itertools", "math", "msgspec", "re", "types"}),
-    "audio": frozenset({"functools", "itertools", "math", "numpy", "soxr"}),
+    "audio": frozenset({"functools", "itertools", "math", "numpy", "soxr", "webrtc_noise_gain"}),
     "audio.formats": frozenset(),
 }
 """All that a pure room imports from outside, beside :data:`LANGUAGE`.
@@ -66,6 +66,7 @@ HEAVY: Final[dict[str, tuple[str, ...]]] = {
     "soxr": ("audio.resample", "demo.sound"),
     "typer": ("cli",),
     "uvloop": ("cli",),
+    "webrtc_noise_gain": ("audio.noise_reduction",),
 }
 """Where a package that is slow to import, or may be absent, is used."""
 LAZY: Final[dict[str, tuple[str, ...]]] = {
@@ -74,6 +75,7 @@ LAZY: Final[dict[str, tuple[str, ...]]] = {
     "pocketsphinx": (),
     "soxr": ("demo.sound",),
     "uvloop": (),
+    "webrtc_noise_gain": (),
 }
 """Imported inside functions only, except by these modules."""
 

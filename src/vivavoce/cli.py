@@ -65,6 +65,7 @@ NO_SESSION: Final = 3
 """Of ``replay``: no connection, or it was refused."""
 
 O200K_PACKAGE: Final = "bpe-openai"
+NOISE_PACKAGE: Final = "webrtc-noise-gain"
 DEFAULT_DEPLOYMENT: Final = "gpt-4o-realtime-preview"
 _PIPED_WIDTH: Final = 10_000
 
@@ -611,6 +612,7 @@ def engines() -> None:
         table.add_row(info.kind, info.name, version, package, ability)
     for name in get_args(Tokenizer):
         table.add_row("tokenizer", name, *_try_tokenizer(name))
+    table.add_row("noise reduction", "webrtc", *_try_noise_reduction())
     _print_table(table)
 
 
@@ -636,6 +638,14 @@ def _try_tokenizer(name: Tokenizer) -> tuple[str, str, str]:
     except metadata.PackageNotFoundError:
         return "", "", "does not work: pip install 'vivavoce[o200k]' installs it"
     return version, f"{O200K_PACKAGE} {version}", "counts the tokens of text exactly"
+
+
+def _try_noise_reduction() -> tuple[str, str, str]:
+    try:
+        version = metadata.version(NOISE_PACKAGE)
+    except metadata.PackageNotFoundError:
+        return "", "", "does not work: pip install 'vivavoce[noise-reduction]' installs it"
+    return version, f"{NOISE_PACKAGE} {version}", "near_field, far_field"
 
 
 def _print_table(table: Table) -> None:

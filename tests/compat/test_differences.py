@@ -6,7 +6,9 @@ from __future__ import annotations
 import asyncio
 import base64
 import re
+import sys
 from collections.abc import AsyncIterator
+from types import ModuleType
 from typing import Any
 from unittest.mock import ANY
 
@@ -333,7 +335,7 @@ def test_D25_tracing_is_shown_and_nothing_traced(tracing: Any) -> None:
     assert bench.runner.take_effects() == [("Emit", ANY)]
 
 
-def test_D26_sound_of_the_user_as_it_came() -> None:
+def test_D26_sound_of_the_user_in_whole() -> None:
     setup = """
 > {"type": "session.update", "session": {"turn_detection": null}}
 > append 4800 bytes
@@ -553,3 +555,25 @@ def test_D40_semantic_vad_tells_that_speech_started() -> None:
     bench = Bench(LATEST)
     update(bench, turn_detection={"type": "semantic_vad"})
     assert kinds(bench.runner.perform(s.SendSound(320, 0.9), bench.names)) == ["input_audio_buffer.speech_started"]
+
+
+@pytest.mark.parametrize("installed", [True, False])
+async def test_D41_noise_reduction_is_an_extra(installed: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Registry, "installed", Fakes)
+    monkeypatch.setitem(sys.modules, "webrtc_noise_gain", ModuleType("webrtc_noise_gain") if installed else None)
+    path = "/openai/realtime?api-version=2025-04-01-preview&intent=transcription"
+    async with (
+        serving(config()) as server,
+        ClientSession(f"http://127.0.0.1:{server.port}") as client,
+        client.ws_connect(path, headers={"api-key": KEY}) as socket,
+    ):
+        wire = Wire(socket)
+        assert (await wire.next())["session"]["input_audio_noise_reduction"] is None
+        for wanted in ({"type": "near_field"}, {"type": "far_field"}, None):
+            await wire.send("transcription_session.update", session={"input_audio_noise_reduction": wanted})
+            answer = await wire.next()
+            if installed or wanted is None:
+                assert answer["session"]["input_audio_noise_reduction"] == wanted
+            else:
+                assert answer["error"]["code"] == "invalid_value"
+                assert answer["error"]["param"] == "session.input_audio_noise_reduction"

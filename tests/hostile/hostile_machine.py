@@ -385,7 +385,7 @@ class Hostile(RuleBasedStateMachine):
         who=WHO,
         session=SESSIONS,
         event_id=EVENT_IDS,
-        late=st.sampled_from(["", "", "interrupt", "interrupt", "speed", "null"]),
+        late=st.sampled_from(["", "", "interrupt", "interrupt", "speed", "null", "noise"]),
         value=st.booleans(),
         now=SEND,
     )
@@ -404,6 +404,10 @@ class Hostile(RuleBasedStateMachine):
         elif late == "null":
             session = {**session, "include": None}
             unknown = None if edition.extras else "session.include"
+        elif late == "noise":
+            # The stage has no noise reduction: what a puppet hears must be what was said.
+            session = {**session, "input_audio_noise_reduction": {"type": "far_field"} if value else None}
+            unknown = None if edition.extras else "session.input_audio_noise_reduction"
         event = _event("session.update", event_id, session=session)
         if unknown:
             self.refused(client, event, "unknown_parameter", unknown, now=now)

@@ -288,6 +288,9 @@ class Model:
         if session.get("model", self.model) != self.model:
             message = "Cannot update a session's model after it was created."
             raise Refused("invalid_value", message, "session.model")
+        if session.get("input_audio_noise_reduction") is not None:
+            at = "session.input_audio_noise_reduction"
+            raise Refused("invalid_value", f"This server has no noise reduction: '{at}' can only be null.", at)
         merged = copy.deepcopy(self.config)
         for key, value in session.items():
             if key == "turn_detection" and value is not None:

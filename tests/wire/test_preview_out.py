@@ -408,6 +408,7 @@ TRANSCRIPTION_SESSION: Final = se.Session(
     config=sc.SessionConfig(
         turn_detection=None,
         input_audio_format="g711_alaw",
+        input_audio_noise_reduction="far_field",
         include=("item.input_audio_transcription.logprobs",),
     ),
     kind="transcription",
@@ -543,7 +544,7 @@ BY_PROFILE: Final[list[tuple[str, se.ServerEvent, dict[str, Any] | None]]] = [
                     "turn_detection": None,
                     "input_audio_format": "g711_alaw",
                     "input_audio_transcription": None,
-                    "input_audio_noise_reduction": None,
+                    "input_audio_noise_reduction": {"type": "far_field"},
                     "include": ["item.input_audio_transcription.logprobs"],
                     "client_secret": None,
                 },

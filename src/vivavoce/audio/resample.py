@@ -105,7 +105,7 @@ def _rounded(samples: Float32) -> Int16:
 
 
 class FrameResampler:
-    """Frames of 32 ms of many streams from one rate to another, by a polyphase FIR as one matrix product.
+    """Frames of many streams from one rate to another, by a polyphase FIR as one matrix product.
 
     Each millisecond of output is a product of that millisecond of input and the ``history`` before it with a fixed
     matrix (the filter at every phase; a Kaiser-windowed sinc, linear phase), so streams times milliseconds are the
@@ -118,16 +118,20 @@ class FrameResampler:
     Not for use by two threads at once: it keeps scratch space.
     """
 
-    def __init__(self, source_rate: int, target_rate: int = 16000) -> None:
-        """Raises :class:`ValueError` unless both rates (Hz) are multiples of 1000 from 8000 up."""
+    def __init__(self, source_rate: int, target_rate: int = 16000, *, frame_ms: int = FRAME_MS) -> None:
+        """``frame_ms``: milliseconds in a frame.
+
+        Raises :class:`ValueError` unless both rates (Hz) are multiples of 1000 from 8000 up.
+        """
         if min(source_rate, target_rate) < 8000 or source_rate % 1000 or target_rate % 1000:
             raise ValueError(f"rates must be multiples of 1000 Hz from 8000 up: {source_rate} -> {target_rate}")
         self.source_rate = source_rate
         self.target_rate = target_rate
-        self.frame_samples = source_rate * FRAME_MS // 1000
+        self.frame_samples = source_rate * frame_ms // 1000
         """Samples in a frame at the source rate."""
-        self.output_samples = target_rate * FRAME_MS // 1000
+        self.output_samples = target_rate * frame_ms // 1000
         """Samples in a frame at the target rate."""
+        self._frame_ms = frame_ms
         self._filter, self.history, self.delay_ms = _polyphase(source_rate, target_rate)
         self._line = np.empty((0, self.history + self.frame_samples), np.float32)
         self._windows = np.empty((0, self._filter.shape[0]), np.float32)
@@ -145,21 +149,21 @@ class FrameResampler:
             return np.multiply(frames, np.float32(1 / 32768), out=out, casting="same_kind")
         if count > len(self._line):
             self._line = np.empty((count, self._line.shape[1]), np.float32)
-            self._windows = np.empty((count * FRAME_MS, self._windows.shape[1]), np.float32)
+            self._windows = np.empty((count * self._frame_ms, self._windows.shape[1]), np.float32)
         line = self._line[:count]
         line[:, : self.history] = history
         line[:, self.history :] = frames
         history[...] = line[:, self.frame_samples :]
         # BLAS cannot read overlapping rows, and copying them costs less than the smaller products without.
-        windows = self._windows[: count * FRAME_MS]
+        windows = self._windows[: count * self._frame_ms]
         row, step = line.strides
-        windows.reshape(count, FRAME_MS, -1)[...] = np.lib.stride_tricks.as_strided(
+        windows.reshape(count, self._frame_ms, -1)[...] = np.lib.stride_tricks.as_strided(
             line,
-            (count, FRAME_MS, windows.shape[1]),
+            (count, self._frame_ms, windows.shape[1]),
             (row, step * self.source_rate // 1000, step),
             writeable=False,
         )
-        np.matmul(windows, self._filter, out=out.reshape(count * FRAME_MS, -1))
+        np.matmul(windows, self._filter, out=out.reshape(count * self._frame_ms, -1))
         return out
 
 

@@ -25,7 +25,7 @@ from msgspec import UNSET, UnsetType, structs
 
 from vivavoce.audio.formats import TICKS_PER_MS, AudioFormat, Clip
 from vivavoce.core import contract as c
-from vivavoce.core import turns, usage
+from vivavoce.core import settings, turns, usage
 from vivavoce.core.context import Entry, ResponsePlan
 from vivavoce.core.conversation import Conversation
 from vivavoce.core.ids import Ids
@@ -85,6 +85,8 @@ class Identity:
     tokens: usage.Tokens = field(default_factory=usage.Tokens)
     keeps_audio: bool = True
     """User audio is kept when its words are known: the client may ask for it, or the model listens to it itself."""
+    reduces_noise: bool = False
+    """Whoever feeds the session applies ``input_audio_noise_reduction`` to the audio first."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -243,12 +245,12 @@ class Session:
         patch = event.session
         if patch.model is not UNSET and patch.model not in {self._identity.model, *self._identity.model_aliases}:
             raise errors.model_is_fixed("session.model")
-        merged = _merge(self.config, patch)
-        _check_tool_choice(merged.tool_choice, merged.tools, "session.tool_choice")
+        merged = settings.merge(self.config, patch)
+        if merged.input_audio_noise_reduction is not None and not self._identity.reduces_noise:
+            raise errors.no_noise_reduction("session.input_audio_noise_reduction")
+        settings.check_tool_choice(merged.tool_choice, merged.tools, "session.tool_choice")
         self._check_voice(merged.voice, "session.voice")
-        listens_anew = _words_wanted(merged) != _words_wanted(self.config) or _is_judged(merged) != _is_judged(
-            self.config
-        )
+        listens_anew = not settings.listens_alike(merged, self.config)
         self.config = merged
         self._apply_turn_detection()
         if listens_anew:
@@ -401,10 +403,10 @@ class Session:
             self._journal.ask(c.DropUtterance(self._turn.item_id))
 
     def _open_utterance(self, item_id: str, from_tick: int) -> None:
-        transcription, logprobs = _words_wanted(self.config)
+        transcription, logprobs = self.config.input_audio_transcription, settings.wants_logprobs(self.config)
         self._recognitions[item_id] = Recognition(transcription, logprobs)
         self._fed_until = from_tick
-        self._journal.ask(c.OpenUtterance(item_id, transcription, logprobs, _is_judged(self.config)))
+        self._journal.ask(c.OpenUtterance(item_id, transcription, logprobs, settings.is_judged(self.config)))
 
     def _listen_anew(self) -> None:
         """Other words are wanted: in mid-speech the recogniser gets the turn again, from its beginning."""
@@ -581,7 +583,7 @@ class Session:
             self._check_voice(voice, "response.voice")
         tools = _or(options.tools, self.config.tools)
         tool_choice = _or(options.tool_choice, self.config.tool_choice)
-        _check_tool_choice(tool_choice, tools, "response.tool_choice")
+        settings.check_tool_choice(tool_choice, tools, "response.tool_choice")
         # Out of band a response begins beside the one of the conversation, and reads what that has said so far.
         self._responses.sync()
         context = None if options.input is None else self._context(options.placed_input)
@@ -667,24 +669,3 @@ class Session:
 
 def _or(value: _T | UnsetType, default: _T) -> _T:
     return default if isinstance(value, UnsetType) else value
-
-
-def _words_wanted(config: sc.SessionConfig) -> tuple[sc.Transcription | None, bool]:
-    """What the client wants to be told of the words of its audio, and whether with log probabilities."""
-    transcription = config.input_audio_transcription
-    return transcription, transcription is not None and sc.LOGPROBS in (config.include or ())
-
-
-def _is_judged(config: sc.SessionConfig) -> bool:
-    """The end of a turn is a question of what was said."""
-    return isinstance(config.turn_detection, sc.SemanticVad)
-
-
-def _merge(config: sc.SessionConfig, patch: sc.SessionPatch) -> sc.SessionConfig:
-    changes = {name: value for name in config.__struct_fields__ if (value := getattr(patch, name)) is not UNSET}
-    return structs.replace(config, **changes)
-
-
-def _check_tool_choice(choice: sc.ToolChoice, tools: tuple[sc.FunctionTool, ...], param: str) -> None:
-    if isinstance(choice, sc.NamedFunction) and all(tool.name != choice.name for tool in tools):
-        raise errors.unknown_tool(choice.name, param)

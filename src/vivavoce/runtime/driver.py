@@ -7,9 +7,11 @@ Laws
 2. Every task of the session belongs to one group. Stopping is ``cancel``, never awaited here; the group joins.
 3. A response's task ends in one report, ResponseFinished or ResponseFailed, or is stopped and ends in none.
 4. What makes input or output in bulk waits for room first (:meth:`Driver.ready`, ``Outbox.drained``), so that
-   neither a flood nor a slow reader grows memory. The client is not read either while an answer is written aside,
-   so that answers keep the order of what they answer, and at most one of them is under way.
-5. When :meth:`Driver.running` is left, nothing of the session is left.
+   neither a flood nor a slow reader grows memory. The client is not read either while something is done aside, a
+   long answer or long sound, so that all keeps its order, and at most one of them is under way.
+5. Noise is taken out of audio before the session has it. What the filter holds back comes to the session before an
+   event that is about the buffer, which so means all audio before it.
+6. When :meth:`Driver.running` is left, nothing of the session is left.
 """
 
 from __future__ import annotations
@@ -21,7 +23,8 @@ from collections.abc import AsyncIterator, Coroutine
 from contextlib import asynccontextmanager
 from typing import Any, Final, assert_never
 
-from vivavoce.audio.formats import TICKS_PER_MS
+from vivavoce.audio.formats import TICKS_PER_MS, AudioFormat
+from vivavoce.audio.noise_reduction import NoiseReducer
 from vivavoce.audio.resample import clip_to_wire
 from vivavoce.core import contract as c
 from vivavoce.core.context import ResponsePlan
@@ -44,6 +47,9 @@ MAX_VAD_BACKLOG_TICKS: Final = 10_000 * TICKS_PER_MS
 """Audio that may wait for the VAD before the socket is read no further."""
 _BACKLOG_POLL_S: Final = 0.02
 CLOSE_BUG: Final = 1011
+_REDUCED_AT_ONCE_MS: Final = 200
+"""Noise of so much sound is reduced in one go, in half a millisecond; then others get their turn."""
+_ABOUT_THE_BUFFER: Final = (ce.InputAudioCommit, ce.InputAudioClear, ce.SessionUpdate)
 _ASIDE_BYTES: Final = 1024 * 1024
 """Sound of an item that is written off the event loop when the client asks for it."""
 
@@ -65,7 +71,10 @@ class Driver:
         self._forgiven: set[str] = set()
         self._responses: dict[str, asyncio.Task[None]] = {}
         self._reservations: dict[str, Reservation] = {}
-        self._retrieval: asyncio.Task[None] | None = None
+        self._aside: asyncio.Task[None] | None = None
+        self._reducer: NoiseReducer | None = None
+        self._held_for: str | None = None
+        """Id of the event whose audio the reducer holds back."""
         self._listener: Listener | None = None
         self._group: asyncio.TaskGroup | None = None
 
@@ -111,7 +120,55 @@ class Driver:
             match event:
                 case ce.SessionUpdate(forgiven=kinds) | ce.ResponseCreate(forgiven=kinds) if kinds:
                     self._log_forgiven(kinds)
+            if self._session.config.input_audio_noise_reduction is None:
+                self.post(event)
+            else:
+                try:
+                    self._filter(event)
+                except Exception as bug:
+                    self._fall(bug)
+
+    def _filter(self, event: ce.ClientEvent | ce.Rejected) -> None:
+        if isinstance(event, ce.InputAudioAppend):
+            self._append(event)
+            return
+        if isinstance(event, _ABOUT_THE_BUFFER) and self._reducer is not None:
+            self._hand_over(self._reducer.flush(), self._held_for)
+        self.post(event)
+        if self._session.config.input_audio_noise_reduction is None:
+            self._reducer = None
+
+    def _append(self, event: ce.InputAudioAppend) -> None:
+        field = self._session.config.input_audio_noise_reduction
+        fmt = AudioFormat(self._session.config.input_audio_format)
+        if field is None or not event.audio or len(event.audio) % fmt.sample_bytes:
             self.post(event)
+            return
+        if self._reducer is None or (self._reducer.field, self._reducer.format) != (field, fmt):
+            self._reducer = NoiseReducer(field, fmt)
+        if fmt.ms(len(event.audio)) <= _REDUCED_AT_ONCE_MS:
+            self._hand_over(self._reducer.process(event.audio), event.event_id)
+        else:
+            self._aside = self._spawn(self._append_aside(self._reducer, event), "reduce noise")
+
+    async def _append_aside(self, reducer: NoiseReducer, event: ce.InputAudioAppend) -> None:
+        size = reducer.format.bytes_per_ms * _REDUCED_AT_ONCE_MS
+        reduced = []
+        try:
+            for at in range(0, len(event.audio), size):
+                reduced.append(reducer.process(event.audio[at : at + size]))
+                await asyncio.sleep(0)
+        except Exception as bug:
+            self._fall(bug)
+        else:
+            self._hand_over(b"".join(reduced), event.event_id)
+        finally:
+            self._aside = None
+
+    def _hand_over(self, audio: bytes, event_id: str | None) -> None:
+        self._held_for = event_id
+        if audio:
+            self.post(ce.InputAudioAppend(audio=audio, event_id=event_id))
 
     def _log_forgiven(self, kinds: tuple[str, ...]) -> None:
         """Once a session for each kind: a client does the same again and again."""
@@ -126,15 +183,13 @@ class Driver:
     @property
     def busy(self) -> bool:
         """The socket should not be read now; see :meth:`ready`."""
-        return (
-            self._outbox.full or self._retrieval is not None or self._hearing.backlog_ticks > MAX_VAD_BACKLOG_TICKS
-        )
+        return self._outbox.full or self._aside is not None or self._hearing.backlog_ticks > MAX_VAD_BACKLOG_TICKS
 
     async def ready(self) -> None:
         """Wait until the session can take more input."""
         while self.busy:
-            if self._retrieval is not None:
-                await asyncio.wait([self._retrieval])
+            if self._aside is not None:
+                await asyncio.wait([self._aside])
             await self._outbox.drained()
             if self._hearing.backlog_ticks > MAX_VAD_BACKLOG_TICKS:
                 await asyncio.sleep(_BACKLOG_POLL_S)
@@ -219,7 +274,7 @@ class Driver:
 
     def _retrieve(self, effect: c.Retrieve) -> None:
         if sum(clip.size for clip in effect.clips.values()) > _ASIDE_BYTES:
-            self._retrieval = self._spawn(self._retrieve_aside(effect), f"retrieve {effect.item.id}")
+            self._aside = self._spawn(self._retrieve_aside(effect), f"retrieve {effect.item.id}")
         else:
             self._send(retrieved(effect))
 
@@ -233,7 +288,7 @@ class Driver:
             if frame is not None:
                 self._outbox.send(frame)
         finally:
-            self._retrieval = None
+            self._aside = None
 
     def _reserve(self, effect: c.ReserveQuota) -> None:
         answer = self._meter.reserve(effect.tokens)

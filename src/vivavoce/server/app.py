@@ -15,6 +15,7 @@ from typing import Final
 import msgspec
 from aiohttp import http_exceptions, web
 
+from vivavoce.audio import noise_reduction
 from vivavoce.config import Config
 from vivavoce.engines.base import Vad
 from vivavoce.engines.registry import Registry
@@ -91,6 +92,8 @@ async def assembled(
     tls = server_context(config.server)
     tokens = tokenizer.load(config.server.tokenizer)
     log.info("tokens of text are counted by: %s", config.server.tokenizer)
+    reduces_noise = noise_reduction.available()
+    log.info("noise reduction is %s", "installed" if reduces_noise else "not installed")
     async with AsyncExitStack() as stack:
         deployments = await stack.enter_async_context(
             open_deployments(config, registry, counters=counters, instead=instead)
@@ -110,6 +113,7 @@ async def assembled(
             session_seconds=config.server.session_seconds,
             compression=config.server.compression,
             tokens=tokens,
+            reduces_noise=reduces_noise,
         )
         runner = web.AppRunner(
             _application(endpoint, engines, deployments),

@@ -64,6 +64,7 @@ class RealtimeEndpoint:
         session_seconds: int,
         compression: bool,
         tokens: Tokens | None = None,
+        reduces_noise: bool = False,
     ) -> None:
         self._deployments = deployments
         self._engines = engines
@@ -73,6 +74,7 @@ class RealtimeEndpoint:
         self._session_seconds = session_seconds
         self._compression = compression
         self._tokens = tokens or Tokens()
+        self._reduces_noise = reduces_noise
         self._codecs: dict[tuple[str, bool, bool], Codec] = {}
         self._open: set[SocketOutbox] = set()
         self.empty = asyncio.Event()
@@ -153,6 +155,7 @@ class RealtimeEndpoint:
             seed=secrets.token_bytes(32),
             model_aliases=frozenset({deployment.name, deployment.model}),
             kind=admission.kind,
+            reduces_noise=self._reduces_noise,
             keeps_audio=codec.gives_audio_back or engines.speaker.hears_audio,
         )
         session = Session(identity, SessionConfig(instructions=deployment.instructions), now)

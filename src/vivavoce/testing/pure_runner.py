@@ -68,14 +68,14 @@ class PureRunner:
         self._codec = preview_codec(
             settings.profile, conversation_created=settings.conversation_created, strict=settings.strict
         )
-        aliases = frozenset({s.DEPLOYMENT})
         identity = Identity(
-            settings.model,
-            _BIRTH,
-            settings.session_seconds,
-            seed,
-            aliases,
-            settings.intent,
+            model=settings.model,
+            created_at=_BIRTH,
+            lifetime_s=settings.session_seconds,
+            seed=seed,
+            model_aliases=frozenset({s.DEPLOYMENT}),
+            kind=settings.intent,
+            reduces_noise=settings.noise_reduction,
             # As for a model that reads; on the server the puppet hears. A client must not tell one from the other.
             keeps_audio=self._codec.gives_audio_back,
         )

@@ -234,6 +234,8 @@ class Settings:
     """Per minute."""
     logprobs: bool = False
     """The recogniser can tell how sure it is of each word."""
+    noise_reduction: bool = True
+    """The server has noise reduction."""
     engine_rate: int = 24000
     """Hz of the sound that the puppet model makes; 8000 where a script wants G.711 as it is."""
     pure_only: str | None = None
@@ -368,6 +370,8 @@ class _Reader:
                 self.settings.session_seconds = int(value)
             case "logprobs":
                 self.settings.logprobs = {"on": True, "off": False}[value]
+            case "noise_reduction":
+                self.settings.noise_reduction = {"on": True, "off": False}[value]
             case "engine_rate":
                 self.settings.engine_rate = int(value)
             case "quota":

@@ -110,6 +110,7 @@ class _Theatre:
             ping_interval_s=_NEVER_S,
             session_seconds=settings.session_seconds,
             compression=True,
+            reduces_noise=settings.noise_reduction,
         )
 
     @asynccontextmanager

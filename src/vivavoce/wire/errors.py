@@ -294,6 +294,10 @@ def model_is_fixed(param: str) -> ClientFault:
     return ClientFault("invalid_value", "Cannot update a session's model after it was created.", param)
 
 
+def no_noise_reduction(param: str) -> ClientFault:
+    return ClientFault("invalid_value", f"This server has no noise reduction: '{param}' can only be null.", param)
+
+
 def wrong_session_kind(update: str, session: str) -> ClientFault:
     return ClientFault(
         "invalid_parameter",

@@ -20,6 +20,9 @@ Tracing: TypeAlias = Literal["auto"] | Mapping[str, Any]
 Eagerness: TypeAlias = Literal["low", "medium", "high", "auto"]
 Voice: TypeAlias = Literal["alloy", "ash", "ballad", "coral", "echo", "sage", "shimmer", "verse"]
 
+NoiseReduction: TypeAlias = Literal["near_field", "far_field"]
+"""How far the microphone is from the mouth: a headset, or a laptop or a conference room."""
+
 VOICES: Final[tuple[Voice, ...]] = ("alloy", "ash", "ballad", "coral", "echo", "sage", "shimmer", "verse")
 AUDIO_FORMATS: Final[tuple[AudioFormatName, ...]] = ("pcm16", "g711_ulaw", "g711_alaw")
 
@@ -92,6 +95,8 @@ class SessionConfig(msgspec.Struct, frozen=True, kw_only=True):
     output_audio_format: AudioFormatName = "pcm16"
     input_audio_transcription: Transcription | None = None
     turn_detection: TurnDetection | None = ServerVad()
+    input_audio_noise_reduction: NoiseReduction | None = None
+    """What is taken out of the audio before it comes to the buffer."""
     tools: tuple[FunctionTool, ...] = ()
     tool_choice: ToolChoice = "auto"
     temperature: float = 0.8
@@ -114,6 +119,7 @@ class SessionPatch(msgspec.Struct, frozen=True, kw_only=True):
     output_audio_format: AudioFormatName | UnsetType = UNSET
     input_audio_transcription: Transcription | UnsetType | None = UNSET
     turn_detection: TurnDetection | UnsetType | None = UNSET
+    input_audio_noise_reduction: NoiseReduction | UnsetType | None = UNSET
     tools: tuple[FunctionTool, ...] | UnsetType = UNSET
     tool_choice: ToolChoice | UnsetType = UNSET
     temperature: float | UnsetType = UNSET

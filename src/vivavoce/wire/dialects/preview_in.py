@@ -135,6 +135,7 @@ class PreviewDecoder:
             temperature=shape.temperature,
             max_output_tokens=None if max_tokens == "inf" else max_tokens,
             speed=of_2025.speed if of_2025 else UNSET,
+            input_audio_noise_reduction=_noise_reduction(of_2025.input_audio_noise_reduction) if of_2025 else UNSET,
             include=_include(of_2025.include) if of_2025 else UNSET,
             tracing=_tracing(of_2025.tracing) if of_2025 else UNSET,
         )
@@ -145,6 +146,7 @@ class PreviewDecoder:
             input_audio_format=shape.input_audio_format,
             input_audio_transcription=_transcription(shape.input_audio_transcription),
             turn_detection=self._turn_detection(shape.turn_detection),
+            input_audio_noise_reduction=_noise_reduction(shape.input_audio_noise_reduction),
             include=_include(shape.include),
         )
 
@@ -196,6 +198,12 @@ def _base64(text: str) -> bytes | None:
 
 def _modalities(names: list[sc.Modality] | UnsetType) -> tuple[sc.Modality, ...] | UnsetType:
     return UNSET if isinstance(names, UnsetType) else tuple(names)
+
+
+def _noise_reduction(
+    shape: shapes.NoiseReductionIn | UnsetType | None,
+) -> sc.NoiseReduction | UnsetType | None:
+    return shape.type if isinstance(shape, shapes.NoiseReductionIn) else shape
 
 
 def _include(names: list[sc.Include] | UnsetType | None) -> tuple[sc.Include, ...] | UnsetType | None:

@@ -156,7 +156,7 @@ class PreviewEncoder:
         if self._profile.has_session_extras:
             body |= {
                 "speed": config.speed,
-                "input_audio_noise_reduction": None,
+                "input_audio_noise_reduction": _noise_reduction(config.input_audio_noise_reduction),
                 "include": config.include,
                 "client_secret": None,
                 "tracing": config.tracing,
@@ -173,7 +173,7 @@ class PreviewEncoder:
             "turn_detection": self._turn_detection(config.turn_detection),
             "input_audio_format": config.input_audio_format,
             "input_audio_transcription": self._transcription(config.input_audio_transcription),
-            "input_audio_noise_reduction": None,
+            "input_audio_noise_reduction": _noise_reduction(config.input_audio_noise_reduction),
             "include": config.include,
             "client_secret": None,
         }
@@ -396,3 +396,7 @@ _PLAIN: Final[dict[type, str]] = {
     se.ArgumentsDelta: "response.function_call_arguments.delta",
 }
 """Events whose fields stand on the wire just as they are."""
+
+
+def _noise_reduction(kind: sc.NoiseReduction | None) -> dict[str, Any] | None:
+    return None if kind is None else {"type": kind}

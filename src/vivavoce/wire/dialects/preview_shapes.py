@@ -18,7 +18,7 @@ from vivavoce.wire import errors
 from vivavoce.wire.dialects.profiles import Profile
 from vivavoce.wire.faults import Found, Phase
 from vivavoce.wire.items import Role
-from vivavoce.wire.session_config import AudioFormatName, Eagerness, Include, Modality, Voice
+from vivavoce.wire.session_config import AudioFormatName, Eagerness, Include, Modality, NoiseReduction, Voice
 
 Text: TypeAlias = Annotated[str, Meta(max_length=1_048_576)]
 """Characters of one message, as the service bounds them for its other APIs (protocol section 9.2)."""
@@ -193,11 +193,15 @@ class TracingIn(_Shape, kw_only=True):
 TurnDetectionOf2025: TypeAlias = InterruptingServerVadIn | SemanticVadIn | NoTurnDetectionIn
 
 
+class NoiseReductionIn(_Shape, kw_only=True):
+    type: NoiseReduction
+
+
 class SessionOf2025(Session[TurnDetectionOf2025], kw_only=True):
     """With the settings that came with the api-versions of 2025."""
 
     speed: Annotated[float, Meta(ge=0.25, le=1.5)] | UnsetType = UNSET
-    input_audio_noise_reduction: UnsetType | None = UNSET
+    input_audio_noise_reduction: NoiseReductionIn | UnsetType | None = UNSET
     include: list[Include] | UnsetType | None = UNSET
     tracing: Literal["auto"] | TracingIn | UnsetType | None = UNSET
 
@@ -208,7 +212,7 @@ class TranscriptionSessionIn(_Speaking, kw_only=True):
     input_audio_format: AudioFormatName | UnsetType = UNSET
     input_audio_transcription: Transcription | UnsetType | None = UNSET
     turn_detection: TurnDetectionOf2025 | UnsetType | None = UNSET
-    input_audio_noise_reduction: UnsetType | None = UNSET
+    input_audio_noise_reduction: NoiseReductionIn | UnsetType | None = UNSET
     include: list[Include] | UnsetType | None = UNSET
 
 

@@ -1,0 +1,39 @@
+"""What a client makes of the settings of its session (protocol section 3), and when they contradict each other."""
+
+from __future__ import annotations
+
+from msgspec import UNSET, structs
+
+from vivavoce.wire import errors
+from vivavoce.wire import session_config as sc
+
+
+def merge(config: sc.SessionConfig, patch: sc.SessionPatch) -> sc.SessionConfig:
+    """``config`` with what the patch sets, by top-level key."""
+    changes = {name: value for name in config.__struct_fields__ if (value := getattr(patch, name)) is not UNSET}
+    return structs.replace(config, **changes)
+
+
+def check_tool_choice(choice: sc.ToolChoice, tools: tuple[sc.FunctionTool, ...], param: str) -> None:
+    """Raises ClientFault when a function is demanded that there is not."""
+    if isinstance(choice, sc.NamedFunction) and all(tool.name != choice.name for tool in tools):
+        raise errors.unknown_tool(choice.name, param)
+
+
+def listens_alike(one: sc.SessionConfig, other: sc.SessionConfig) -> bool:
+    """A recognition begun under the one serves the other."""
+    return _words_wanted(one) == _words_wanted(other) and is_judged(one) == is_judged(other)
+
+
+def wants_logprobs(config: sc.SessionConfig) -> bool:
+    """The client wants to know how sure the recogniser is."""
+    return config.input_audio_transcription is not None and sc.LOGPROBS in (config.include or ())
+
+
+def is_judged(config: sc.SessionConfig) -> bool:
+    """The end of a turn is a question of what was said."""
+    return isinstance(config.turn_detection, sc.SemanticVad)
+
+
+def _words_wanted(config: sc.SessionConfig) -> tuple[sc.Transcription | None, bool]:
+    return config.input_audio_transcription, wants_logprobs(config)
