@@ -325,6 +325,7 @@ class Hostile(RuleBasedStateMachine):
             "instructions": json.dumps(INSTRUCTIONS),
             "quota": f"tokens={TOKENS_PER_MINUTE} requests={REQUESTS_PER_MINUTE}",
             "engine_rate": rate,
+            "noise_reduction": "off",
         }
         self.opened += 1
         model = Model(EDITIONS[name], model=MODEL, instructions=INSTRUCTIONS, limits=_LIMITS)
