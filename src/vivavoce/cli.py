@@ -227,7 +227,8 @@ class _Fleet:
         self._made = made
         self._folder = folder
         self._count = config.server.workers
-        self._generation = 0
+        self._generations: list[tuple[Config, Path]] = []
+        """The configuration of each generation, and the socket of its host."""
         self.renew(config)
 
     def renew(self, config: Config) -> None:
@@ -241,22 +242,23 @@ class _Fleet:
             config = config.with_keys(self._made)
         server_context(config.server)
         self._counters = SharedCounters([deployment.name for deployment in config.deployments])
-        self._config = config.for_one_worker(self._count)
-        self._generation += 1
-        self._socket = self._folder / f"engines-{self._generation}"
+        path = self._folder / f"engines-{len(self._generations)}"
+        self._generations.append((config.for_one_worker(self._count), path))
 
     def work(self, control: socket.socket) -> int:
         """A worker, in its own process."""
         from vivavoce.server.worker import work
 
-        return self._guarded(lambda: work(self._config, control, self._counters, self._socket))
+        config, path = self._generations[-1]
+        return self._guarded(lambda: work(config, control, self._counters, path))
 
-    def host(self, control: socket.socket) -> int:
-        """The host of the engines that workers share, in its own process."""
+    def host(self, control: socket.socket, generation: int) -> int:
+        """The host of the engines that the workers of a generation share, in its own process."""
         from vivavoce.server.worker import host
 
-        self._socket.unlink(missing_ok=True)
-        return self._guarded(lambda: host(self._config, control, self._socket))
+        config, path = self._generations[generation]
+        path.unlink(missing_ok=True)
+        return self._guarded(lambda: host(config, control, path))
 
     def _guarded(self, work: Callable[[], Coroutine[Any, Any, int]]) -> int:
         from vivavoce.gateway.deployments import EngineStartError

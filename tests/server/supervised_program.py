@@ -94,7 +94,7 @@ def work(control: socket.socket) -> int:
     return asyncio.run(Worker(control).run())
 
 
-def host(control: socket.socket) -> int:
+def host(control: socket.socket, generation: int) -> int:
     """It ends when it is asked to, or alone."""
     control.send(Load(0, 0).pack())
     signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(0))

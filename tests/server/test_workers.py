@@ -236,7 +236,9 @@ async def test_a_host_is_replaced_and_goes_after_its_workers() -> None:
         [third] = [int(found[2]) for found in new if found[1] == "host"]
         # The old worker still has its connection, and therefore its host.
         assert len({first, second, third}) == 3
-        os.kill(second, 0)
+        os.kill(second, signal.SIGKILL)
+        await workers.logged(rf"host {second} ended with -9")
+        second = int((await workers.logged(r"host (\d+) is ready"))[1])
         assert not reader.at_eof()
         writer.close()
         await reader.read()

@@ -130,7 +130,7 @@ class Supervisor:
     """Keeps ``count`` workers at work on ``listener`` until SIGTERM or SIGINT; SIGHUP replaces them one by one.
 
     ``work(control)`` is a worker: it is called in a fresh process, and its return value is the exit code. So is
-    ``host(control)``, of which there is one for each generation of workers.
+    ``host(control, generation)``, of which there is one for each generation of workers, counted from 0.
     ``renew`` is called before workers are replaced on SIGHUP; what it raises is logged, and nothing is replaced.
     """
 
@@ -140,7 +140,7 @@ class Supervisor:
         work: Callable[[socket.socket], int],
         *,
         count: int,
-        host: Callable[[socket.socket], int] | None = None,
+        host: Callable[[socket.socket, int], int] | None = None,
         grace_s: float,
         on_ready: Callable[[], None],
         renew: Callable[[], None] = lambda: None,
@@ -257,12 +257,14 @@ class Supervisor:
             self._pause(failures=self._failures + 1)
 
     def _start_missing(self) -> None:
-        if self._host is not None and not any(worker.is_host for worker in self._of_now()):
-            self._start(self._host, is_host=True)
+        if self._host is not None:
+            hosts = {w.generation for w in self._workers if w.is_host and w.state is not State.LEAVING}
+            for generation in sorted(self._needed() - hosts):
+                self._start(_host_of(generation, self._host), generation, is_host=True)
         while len(current := self._current()) < self._count:
             if self._announced and any(worker.state is State.STARTING for worker in current):
                 return
-            self._start(self._work, is_host=False)
+            self._start(self._work, self._generation, is_host=False)
 
     def _relieve(self) -> None:
         """For each new worker that is ready, one of an older generation may go, and first those that serve nobody
@@ -284,12 +286,15 @@ class Supervisor:
 
     def _dismiss_hosts(self) -> None:
         """Those go that nobody needs any more."""
-        needed = {worker.generation for worker in self._workers if not worker.is_host}
-        if not self._stopping:
-            needed.add(self._generation)
+        needed = self._needed()
         for worker in self._workers:
             if worker.is_host and worker.generation not in needed and worker.deadline is None:
                 self._dismiss(worker)
+
+    def _needed(self) -> set[int]:
+        """The generations that have workers, or shall have."""
+        needed = {worker.generation for worker in self._workers if not worker.is_host}
+        return needed if self._stopping else needed | {self._generation}
 
     def _dismiss(self, worker: Worker) -> None:
         worker.state = State.LEAVING
@@ -308,7 +313,7 @@ class Supervisor:
 
     # ------------------------------------------------------------------------------------------------ workers
 
-    def _start(self, work: Callable[[socket.socket], int], *, is_host: bool) -> None:
+    def _start(self, work: Callable[[socket.socket], int], generation: int, *, is_host: bool) -> None:
         ours, theirs = socket.socketpair()
         # What reaches the new process before it has let go of our handlers must not be lost in them.
         signal.pthread_sigmask(signal.SIG_BLOCK, _CAUGHT)
@@ -324,7 +329,7 @@ class Supervisor:
             signal.pthread_sigmask(signal.SIG_UNBLOCK, _CAUGHT)
         theirs.close()
         ours.setblocking(False)
-        worker = Worker(pid, ours, self._generation, born=time.monotonic(), is_host=is_host)
+        worker = Worker(pid, ours, generation, born=time.monotonic(), is_host=is_host)
         self._workers.append(worker)
         self._selector.register(ours, selectors.EVENT_READ, worker)
 
@@ -388,7 +393,8 @@ class Supervisor:
             log.error("%s %d ended with %d", worker.role, worker.pid, code)
         if self._stopping and code:
             self._code = self._code or 1
-        if self._stopping or worker.generation != self._generation or worker.state is State.LEAVING:
+        replaced = worker.generation == self._generation or worker.is_host
+        if self._stopping or not replaced or worker.state is State.LEAVING:
             return
         if not self._announced and worker.state is State.STARTING:
             self._code = code if code > 0 else 1
@@ -455,3 +461,7 @@ class Supervisor:
             worker.handed += 1
             return
         log.warning("no worker could take a connection")
+
+
+def _host_of(generation: int, host: Callable[[socket.socket, int], int]) -> Callable[[socket.socket], int]:
+    return lambda control: host(control, generation)
