@@ -7,7 +7,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 RUN := $(VENV)/.installed-run
 DEV := $(VENV)/.installed-dev
 
-.PHONY: demo test check lint type judges judges-quick lock clean
+.PHONY: demo test bench lint type judges judges-quick hostile compatibility lock clean
 
 demo: $(RUN)
 	$(BIN)/vivavoce demo $(ARGS)
@@ -35,6 +35,17 @@ judges: $(RUN)
 judges-quick: $(RUN)
 	$(BIN)/python tests/judges/run.py --quick $(ARGS)
 
+# Hostile clients, for as many events and with the seed that are asked for (CONTRIBUTING.md).
+EVENTS ?= 200000
+SEED ?= 1
+hostile: $(DEV)
+	$(BIN)/python tests/hostile/hostile_run.py --events $(EVENTS) --seed $(SEED)
+	$(BIN)/python tests/hostile/hostile_codec.py --events $(EVENTS) --seed $(SEED)
+
+# COMPATIBILITY.md and the page of errors, from what the tests run; `make test` fails when they are out of date.
+compatibility: $(DEV)
+	$(BIN)/python scripts/compatibility.py --write
+
 $(RUN): requirements/run.lock pyproject.toml
 	$(PYTHON) -c 'import sys; sys.exit("vivavoce needs Python 3.11 or newer; set PYTHON=") if sys.version_info < (3, 11) else None'
 	@echo 'Installing into $(VENV); this takes about a minute, once.'
@@ -55,4 +66,4 @@ lock:
 	$(LOCK) --group dev -c requirements/run.lock -o requirements/dev.lock
 
 clean:
-	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf $(VENV) .judges .mypy_cache .ruff_cache .pytest_cache .hypothesis
