@@ -49,7 +49,7 @@ CASES: Final[dict[str, Case]] = {
     ),
     "first-audio": Case("First audio at 100 sessions, engines that take no time", lambda: cases.first_audio(100)),
     "barge-in": Case("Barge-in at 100 sessions", lambda: cases.barge_in(100)),
-    "memory": Case("Memory after a minute", memory.minute_of_talk),
+    "memory": Case("Memory after a minute in real time", memory.minute_of_talk, 1),
     "half-hour": Case("Memory of half an hour of talk", memory.half_an_hour, 1),
     "idle": Case("5,000 idle sessions", lambda: cases.idle(5000)),
     "cores": Case("One and two processes", lambda: cases.cores(100)),

@@ -101,8 +101,10 @@ class Plan:
     gap_ms: int
     seed: int
     connect_rate: float
+    mute: bool
+    """Send silence for the speech."""
     talk: bool
-    """False: connect, and be silent."""
+    """False: connect, and send nothing."""
 
     @functools.cached_property
     def turn_ms(self) -> int:
@@ -229,6 +231,8 @@ class Caller(WSListener):
 def turn(plan: Plan) -> list[bytes]:
     """The append events of one turn: a little silence, the shipped question, and a longer silence."""
     speech = question()
+    if plan.mute:
+        speech = np.zeros_like(speech)
     quiet = np.zeros(RATE * LEAD_MS // 1000, np.int16)
     gap = np.zeros(RATE * plan.gap_ms // 1000, np.int16)
     size = RATE * plan.chunk_ms // 1000
@@ -367,7 +371,8 @@ def main() -> None:
     parser.add_argument("--gap-ms", type=int, default=2500)
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--connect-rate", type=float, default=200)
-    parser.add_argument("--silent", action="store_true", help="connect and say nothing until a line is read")
+    parser.add_argument("--mute", action="store_true", help="send silence for the speech")
+    parser.add_argument("--silent", action="store_true", help="connect and send nothing until a line is read")
     parser.add_argument("--core", type=int)
     chosen = vars(parser.parse_args())
     core = chosen.pop("core")

@@ -1,6 +1,6 @@
 """Memory of sessions: listening, speaking, and after half an hour of talk.
 
-Sound is sent as fast as the server takes it, since turns are counted on the audio clock and not on the wall's.
+The half hour is sent as fast as the server takes it: turns are counted on the audio clock and not on the wall's.
 """
 
 from __future__ import annotations
@@ -14,15 +14,16 @@ from typing import Final
 import aiohttp
 
 from bench.load import question
-from bench.processes import Server
+from bench.processes import Server, measure
 from bench.report import Figures
 from bench.server import KEY
 
 _BYTES_PER_MS: Final = 48
 _CHUNK_MS: Final = 100
 _PAUSE_MS: Final = 2000
-_CALLERS: Final = 20
+_CALLERS: Final = 100
 _LONG_CALLERS: Final = 5
+_WARMERS: Final = 5
 _SETTLE_S: Final = 20.0
 
 
@@ -60,13 +61,11 @@ class Caller:
                     self._clear.set()
 
 
-def _frames(*, speak: bool) -> list[str]:
-    """Append events of a turn, or of silence as long."""
+def _frames() -> list[str]:
+    """Append events of a turn."""
     size = _CHUNK_MS * _BYTES_PER_MS
     sound = question().astype("<i2").tobytes() + bytes(_PAUSE_MS * _BYTES_PER_MS)
     sound += bytes(-len(sound) % size)
-    if not speak:
-        sound = bytes(len(sound))
     return [
         json.dumps(
             {
@@ -78,14 +77,12 @@ def _frames(*, speak: bool) -> list[str]:
     ]
 
 
-async def _talk(
-    server: Server, callers: int, minutes: int, *, speak: bool, note: Callable[[int, float], None]
-) -> None:
+async def _talk(server: Server, callers: int, minutes: int, note: Callable[[int, float], None]) -> None:
     """Sessions that hear so many minutes of sound.
 
     ``note(minute, audio bytes of one session)`` is called after each minute, while they are all open.
     """
-    frames = _frames(speak=speak)
+    frames = _frames()
     async with aiohttp.ClientSession() as http, asyncio.TaskGroup() as group:
         crowd = []
         readers = []
@@ -110,20 +107,15 @@ async def _talk(
 
 
 def minute_of_talk() -> Figures:
-    """What a session holds after a minute of silence, and after one of talk; and beside the audio that was said."""
+    """What a session holds after a minute of silence, and after one of talk, in real time: everything, the sound of
+    its present turn included, on a server that has served others before."""
     figures: Figures = {}
-    for speak, who in ((False, "listening"), (True, "speaking")):
+    for who, arguments in (("listening", ("--mute",)), ("speaking", ())):
         with Server() as server:
+            measure(server, "prompt", _WARMERS, "--seconds", "5", "--warmup-s", "1")
             before = server.usage()["rss_kb"]
-
-            def note(
-                minute: int, audio: float, who: str = who, before: int = before, server: Server = server
-            ) -> None:
-                each = (server.usage()["rss_kb"] - before) / _CALLERS
-                figures[f"KB per {who} session"] = each
-                figures[f"KB per {who} session beside its audio"] = each - audio / 1024
-
-            asyncio.run(_talk(server, _CALLERS, 1, speak=speak, note=note))
+            run = measure(server, "prompt", _CALLERS, "--seconds", "55", "--warmup-s", "5", *arguments)
+            figures[f"KB per {who} session"] = (run.rss_kb - before) / _CALLERS
     return figures
 
 
@@ -131,12 +123,13 @@ def half_an_hour() -> Figures:
     """What a session holds while it talks for half an hour."""
     figures: Figures = {}
     with Server() as server:
+        asyncio.run(_talk(server, _WARMERS, 1, lambda minute, audio: None))
         before = server.usage()["rss_kb"]
 
         def note(minute: int, audio: float) -> None:
             if minute in (1, 5, 10, 20, 30):
                 figures[f"KB per session after {minute} min"] = (server.usage()["rss_kb"] - before) / _LONG_CALLERS
-                figures[f"KB of audio heard and said by then ({minute} min)"] = audio / 1024
+                figures[f"KB of sound heard and said in {minute} min"] = audio / 1024
 
-        asyncio.run(_talk(server, _LONG_CALLERS, 30, speak=True, note=note))
+        asyncio.run(_talk(server, _LONG_CALLERS, 30, note))
     return figures
