@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import json
 import re
 import sys
 from collections.abc import AsyncIterator
@@ -20,6 +21,7 @@ from msgspec.structs import replace
 from preview_table import ORDER
 from probes import Bench
 from server_fakes import AZURE, BETA, CONFIG, KEY, OPENAI, PATIENCE_S, Fakes, Wire, config, serving, session
+from websockets.asyncio.client import connect
 
 from vivavoce.engines.registry import Registry
 from vivavoce.server import tokenizer
@@ -577,3 +579,19 @@ async def test_D41_noise_reduction_is_an_extra(installed: bool, monkeypatch: pyt
             else:
                 assert answer["error"]["code"] == "invalid_value"
                 assert answer["error"]["param"] == "session.input_audio_noise_reduction"
+
+
+async def test_D42_compression_is_not_taken_up(server: Server) -> None:
+    url = f"ws://127.0.0.1:{server.port}{AZURE}"
+    async with connect(url, additional_headers={"api-key": KEY}, compression="deflate") as socket:
+        assert socket.response is not None
+        assert "Sec-WebSocket-Extensions" not in socket.response.headers
+        assert json.loads(await socket.recv())["type"] == "session.created"
+
+
+def test_D43_the_text_of_a_conversation() -> None:
+    bench = Bench(LATEST)
+    for _ in range(8):
+        created = bench.runner.perform(s.SendCharacters(1_048_576), bench.names)
+        assert kinds(created) == ["conversation.item.created"]
+    assert error(bench.runner.perform(s.SendCharacters(1), bench.names))["code"] == "conversation_full"
