@@ -11,7 +11,7 @@ from bench.report import Figures
 CAPACITY_SESSIONS: Final = (150, 200, 225, 250, 275, 300, 325, 350, 375, 400, 450, 500)
 LATE_MS: Final = 50.0
 """A core holds so many sessions as end 99 of 100 turns within this."""
-_EACH: Final = ("--seconds", "20")
+_EACH: Final = ("--seconds", "15", "--warmup-s", "6")
 
 
 def _seen(run: Run) -> Figures:
