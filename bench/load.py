@@ -270,6 +270,8 @@ async def connect(plan: Plan, results: Results) -> Caller:
 async def run(plan: Plan) -> Results:
     results = Results()
     callers = await _connect_all(plan, results)
+    if not callers:
+        sys.exit(f"nobody could connect: {results.errors[:1]}")
     if not plan.talk:
         print("ready", file=sys.stderr, flush=True)
         await asyncio.get_running_loop().run_in_executor(None, sys.stdin.readline)

@@ -112,9 +112,10 @@ def minute_of_talk() -> Figures:
     figures: Figures = {}
     for who, arguments in (("listening", ("--mute",)), ("speaking", ())):
         with Server() as server:
-            measure(server, "prompt", _WARMERS, "--seconds", "5", "--warmup-s", "1")
+            measure(server, server.url("prompt"), _WARMERS, "--seconds", "5", "--warmup-s", "1")
             before = server.usage()["rss_kb"]
-            run = measure(server, "prompt", _CALLERS, "--seconds", "55", "--warmup-s", "5", *arguments)
+            url = server.url("prompt")
+            run = measure(server, url, _CALLERS, "--seconds", "55", "--warmup-s", "5", *arguments)
             figures[f"KB per {who} session"] = (run.rss_kb - before) / _CALLERS
     return figures
 
