@@ -307,6 +307,8 @@ class Model:
         self._check_voice(merged["voice"], "session")
         detected = self.detects
         self.config = merged
+        vad = merged["turn_detection"]
+        self.owed = self.owed and vad is not None and vad["create_response"]
         if detected and not self.detects:
             self.speech = None
             self._vad_waits = None

@@ -253,6 +253,8 @@ class Session:
         listens_anew = not settings.listens_alike(merged, self.config)
         self.config = merged
         self._apply_turn_detection()
+        if self._owed is not None and not self._owed.asked and not self._responds:
+            self._owed = None
         if listens_anew:
             self._listen_anew()
         self._journal.emit(se.SessionUpdated(self._describe()))
@@ -317,7 +319,7 @@ class Session:
             case turns.Resumed():
                 self._journal.ask(c.WithdrawQuestion(news.item_id))
             case turns.Ended():
-                self._turn_ended(news, vad)
+                self._turn_ended(news)
             case None:
                 pass
         match self._turn:
@@ -338,7 +340,13 @@ class Session:
             return
         self._turn, ended = turns.judged(self._turn, report.item_id, report.silent_from, report.probability, vad)
         if ended is not None:
-            self._turn_ended(ended, vad)
+            self._turn_ended(ended)
+
+    @property
+    def _responds(self) -> bool:
+        """The end of a turn is answered without being asked for."""
+        vad = self.config.turn_detection
+        return vad is not None and vad.create_response and self.kind == "realtime"
 
     def _turn_began(self, began: turns.Began, end_tick: int, vad: sc.TurnDetection) -> None:
         item_id = self._ids.next("item")
@@ -350,7 +358,7 @@ class Session:
         self._open_utterance(item_id, began.from_tick)
         self._feed_utterance(item_id, end_tick)
 
-    def _turn_ended(self, ended: turns.Ended, vad: sc.TurnDetection) -> None:
+    def _turn_ended(self, ended: turns.Ended) -> None:
         self._journal.emit(se.SpeechStopped(ended.end_tick // TICKS_PER_MS, ended.item_id))
         if ended.end_tick <= ended.from_tick:
             # Committed by hand, silence and all, before the VAD saw the end of it: no audio is left for an item.
@@ -361,7 +369,7 @@ class Session:
         clip = self._audio.cut(ended.from_tick, ended.end_tick)
         self._audio.committed(ended.end_tick)
         self._add_user_audio(ended.item_id, clip)
-        if vad.create_response and self._owed is None and self.kind == "realtime":
+        if self._responds and self._owed is None:
             self._owed = Owed(self._ids.next("resp"), sc.ResponseOptions(), None, asked=False)
 
     def _commit(self) -> None:
