@@ -78,9 +78,10 @@ def test_without_a_file_there_is_one_deployment_and_no_key() -> None:
     assert deployment.version == "2024-12-17"
     assert deployment.profile == ""
     assert deployment.instructions == DEFAULT_INSTRUCTIONS
-    assert [deployment.engine(kind) for kind in module.ENGINE_KINDS] == [
-        "silero", "pocketsphinx", "turn_hints", "scripted", "espeak",
-    ]  # fmt: skip
+    assert deployment.engines == {
+        "vad": "silero", "transcriber": "pocketsphinx", "end_of_turn": "turn_hints", "language_model": "scripted",
+        "synthesizer": "espeak",
+    }  # fmt: skip
 
 
 def test_a_file_without_deployments_gets_the_usual_one(tmp_path: Path) -> None:
@@ -146,7 +147,13 @@ def test_every_option_of_a_file_is_read(tmp_path: Path) -> None:
         ("[engine.x]\ntype = 'y'", "engine.x.kind", "is required"),
         ("[engine.x]\nkind = 'vad'", "engine.x.type", "is required"),
         ("[engine.x]\ntype = 'y'\nkind = 'tts'", "engine.x.kind",
-         "'tts' is not one of vad, transcriber, end_of_turn, language_model, synthesizer"),
+         "'tts' is not one of vad, transcriber, end_of_turn, language_model, synthesizer, speech_model"),
+        ("[[deployment]]\nname = 'a'\nspeech_model = ''", "deployment[0].speech_model",
+         "expected str of length >= 1"),
+        ("[[deployment]]\nname = 'a'\n[[deployment]]\nname = 'b'\nspeech_model = 'r'\nlanguage_model = 'scripted'",
+         "deployment[1].language_model", "the speech_model stands for it: name one of them"),
+        ("[[deployment]]\nname = 'a'\nspeech_model = 'r'\nsynthesizer = 'espeak'", "deployment[0].synthesizer",
+         "the speech_model stands for it: name one of them"),
     ],
 )  # fmt: skip
 def test_faults_name_their_place(text: str, path: str, problem: str, tmp_path: Path) -> None:
@@ -301,6 +308,25 @@ def test_an_engine_of_another_kind_is_not_what_a_deployment_uses(tmp_path: Path)
     assert config.unused_engines() == ("silero",)
 
 
+def test_a_speech_model_stands_for_language_model_and_synthesizer(tmp_path: Path) -> None:
+    text = """
+    [[deployment]]
+    name = "a"
+    speech_model = "r"
+    [engine.r]
+    kind = "speech_model"
+    type = "x"
+    [engine.scripted]
+    kind = "language_model"
+    type = "scripted"
+    """
+    config = load(text, tmp_path)
+    assert config.deployments[0].engines == {
+        "vad": "silero", "transcriber": "pocketsphinx", "end_of_turn": "turn_hints", "speech_model": "r",
+    }  # fmt: skip
+    assert config.unused_engines() == ("scripted",)
+
+
 def test_the_kinds_are_those_of_the_registry() -> None:
     assert module.ENGINE_KINDS == registry.ENGINE_KINDS == get_args(module.EngineKind)
 
@@ -332,6 +358,7 @@ def test_the_manual_names_every_option_with_its_default() -> None:
         "profile",
         "instructions",
         "requests_per_minute",
+        "speech_model",
         "tls_cert",
         "tls_key",
     }

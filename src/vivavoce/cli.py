@@ -38,6 +38,7 @@ from rich.table import Table
 from vivavoce import __version__
 from vivavoce.config import (
     API_KEY_VARIABLE,
+    ENGINE_KINDS,
     Config,
     ConfigError,
     Overrides,
@@ -583,13 +584,15 @@ def check_config(file: Annotated[Path, typer.Argument(metavar="FILE", help="Conf
         "end of turn",
         "language model",
         "synthesizer",
+        "speech model",
         "tpm",
         "rpm",
     )
     for settings in config.deployments:
         one = Deployment.of(settings)
         limits = (str(one.tokens_per_minute), str(one.requests_per_minute))
-        table.add_row(one.name, one.reported_model, one.profile or "by connection", *one.engines.values(), *limits)
+        used = [one.engines.get(kind, "") for kind in ENGINE_KINDS]
+        table.add_row(one.name, one.reported_model, one.profile or "by connection", *used, *limits)
     _print_table(table)
     keys = len(config.resource.keys)
     server = config.server

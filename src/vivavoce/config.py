@@ -26,13 +26,17 @@ import msgspec
 
 from vivavoce.wire.dialects.profiles import PROFILES
 
-EngineKind: TypeAlias = Literal["vad", "transcriber", "end_of_turn", "language_model", "synthesizer"]
+EngineKind: TypeAlias = Literal[
+    "vad", "transcriber", "end_of_turn", "language_model", "synthesizer", "speech_model"
+]
 ENGINE_KINDS: Final[tuple[EngineKind, ...]] = get_args(EngineKind)
 
 Tokenizer: TypeAlias = Literal["estimate", "o200k"]
 LogLevel: TypeAlias = Literal["debug", "info", "warning", "error"]
 
 API_KEY_VARIABLE: Final = "VIVAVOCE_API_KEY"
+
+_SPEECH_MODEL_STANDS_FOR: Final[tuple[EngineKind, ...]] = ("language_model", "synthesizer")
 
 _KEY: Final = re.compile(r"[\x21-\x7e]+")
 _ENGINE_NAME: Final = re.compile(r"[A-Za-z0-9_-]{1,64}")
@@ -149,11 +153,14 @@ class DeploymentSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unkno
     end_of_turn: _Text = "turn_hints"
     language_model: _Text = "scripted"
     synthesizer: _Text = "espeak"
+    speech_model: _Text | None = None
+    """Where it is named, it stands for ``language_model`` and ``synthesizer``, which are not used."""
 
-    def engine(self, kind: EngineKind) -> str:
-        """Name of the engine of a kind."""
-        name: str = getattr(self, kind)
-        return name
+    @property
+    def engines(self) -> Mapping[EngineKind, str]:
+        """Names of the engines that it uses."""
+        unused = ("speech_model",) if self.speech_model is None else _SPEECH_MODEL_STANDS_FOR
+        return {kind: getattr(self, kind) for kind in ENGINE_KINDS if kind not in unused}
 
 
 class EngineSettings(msgspec.Struct, frozen=True, kw_only=True):
@@ -189,7 +196,7 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
 
     def unused_engines(self) -> tuple[str, ...]:
         """Names of ``[engine.NAME]`` tables that no deployment refers to."""
-        used = {(kind, deployment.engine(kind)) for deployment in self.deployments for kind in ENGINE_KINDS}
+        used = {pair for deployment in self.deployments for pair in deployment.engines.items()}
         return tuple(name for name, engine in self.engines.items() if (engine.kind, name) not in used)
 
 
@@ -364,6 +371,10 @@ def _deployments(table: Mapping[str, Any]) -> tuple[DeploymentSettings, ...]:
         first = places.setdefault(deployment.name, index)
         if first != index:
             raise ConfigError(f"{path}.name", f"'{deployment.name}' is already the name of deployment[{first}]")
+        if deployment.speech_model is not None:
+            for kind in _SPEECH_MODEL_STANDS_FOR:
+                if kind in entry:
+                    raise ConfigError(f"{path}.{kind}", "the speech_model stands for it: name one of them")
         if deployment.profile and deployment.profile not in PROFILES:
             raise ConfigError(f"{path}.profile", f"'{deployment.profile}' is not one of {', '.join(PROFILES)}")
         deployments.append(deployment)

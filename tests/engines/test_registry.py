@@ -16,6 +16,7 @@ from vivavoce.engines.base import (
     EngineError,
     EngineOptionsError,
     LanguageModelCapabilities,
+    SpeechModelCapabilities,
     SynthesizerCapabilities,
     TranscriberCapabilities,
     VadCapabilities,
@@ -29,6 +30,7 @@ GOOD: dict[EngineKind, Any] = {
     "end_of_turn": EndOfTurnCapabilities(sample_rate=16000, audio_ms=8000, reads_words=True),
     "language_model": LanguageModelCapabilities(hears_audio=True),
     "synthesizer": SynthesizerCapabilities(sample_rate=22050, word_timings=True, voices=VOICES),
+    "speech_model": SpeechModelCapabilities(sample_rate=24000, voices=frozenset(VOICES)),
 }
 METHODS: dict[EngineKind, str] = {
     "vad": "infer",
@@ -36,6 +38,7 @@ METHODS: dict[EngineKind, str] = {
     "end_of_turn": "judge",
     "language_model": "generate",
     "synthesizer": "synthesize",
+    "speech_model": "respond",
 }
 
 
@@ -181,6 +184,12 @@ BAD: list[tuple[EngineKind, object, str]] = [
     ("synthesizer", engine("synthesizer", SynthesizerCapabilities(22050)), "declares no voices"),
     ("synthesizer", engine("synthesizer", SynthesizerCapabilities(1, voices=VOICES)),
      "declares a sample rate of 1 Hz"),
+    ("speech_model", engine("language_model"), "its factory made a SimpleNamespace, which is no speech_model"),
+    ("speech_model", engine("speech_model", GOOD["synthesizer"]),
+     "its capabilities are a SynthesizerCapabilities, not SpeechModelCapabilities"),
+    ("speech_model", engine("speech_model", SpeechModelCapabilities(24000)), "declares no voices"),
+    ("speech_model", engine("speech_model", SpeechModelCapabilities(1, voices=frozenset(VOICES))),
+     "declares a sample rate of 1 Hz"),
 ]  # fmt: skip
 
 
@@ -283,12 +292,16 @@ def test_two_packages_with_one_name_are_told_apart_by_the_user() -> None:
         ("language_model", None, "hears audio, calls tools"),
         ("language_model", LanguageModelCapabilities(calls_tools=False), "text only"),
         ("synthesizer", None, "22050 Hz, word timings, voices: alloy, echo"),
+        ("speech_model", None, "hears audio, 24000 Hz, voices: alloy, echo"),
+        ("speech_model", SpeechModelCapabilities(8000, hears_audio=False, voices=frozenset({"alloy"})),
+         "reads what was said, 8000 Hz, voices: alloy"),
     ],
-)
+)  # fmt: skip
 def test_engines_are_described_by_their_capabilities(
     kind: EngineKind, capabilities: object, text: str, plugin: Plugin
 ) -> None:
     plugin(lambda _: engine(kind, capabilities))
     made = Registry([point(kind)]).create(kind, "fake", {})
     assert describe(made) == text
-    assert isinstance(made, base.Vad | base.Transcriber | base.EndOfTurn | base.LanguageModel | base.Synthesizer)
+    kinds = base.Vad | base.Transcriber | base.EndOfTurn | base.LanguageModel | base.Synthesizer | base.SpeechModel
+    assert isinstance(made, kinds)

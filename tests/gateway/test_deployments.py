@@ -15,6 +15,7 @@ from vivavoce.engines.base import (
     EngineError,
     EngineOptionsError,
     LanguageModelCapabilities,
+    SpeechModelCapabilities,
     SynthesizerCapabilities,
     TranscriberCapabilities,
     VadCapabilities,
@@ -37,6 +38,7 @@ CAPABILITIES: dict[EngineKind, object] = {
     "end_of_turn": EndOfTurnCapabilities(16000, 8000, reads_words=True),
     "language_model": LanguageModelCapabilities(),
     "synthesizer": SynthesizerCapabilities(22050, voices=ALL_VOICES),
+    "speech_model": SpeechModelCapabilities(24000, voices=frozenset(VOICES)),
 }
 USUAL = {
     "vad": "silero",
@@ -66,7 +68,7 @@ class Bench(Registry):
     capabilities: dict[str, object] = field(default_factory=dict)
 
     def names(self, kind: EngineKind) -> tuple[str, ...]:
-        return (USUAL[kind], f"other-{kind}")
+        return (USUAL.get(kind, "native"), f"other-{kind}")
 
     def create(
         self, kind: EngineKind, name: str, options: Mapping[str, object], *, base: Path | None = None
@@ -190,6 +192,17 @@ def test_engines_are_made_once_each_with_their_options(bench: Bench, tmp_path: P
     assert a.synthesizer is c.synthesizer
 
 
+def test_a_deployment_with_a_speech_model_makes_neither_language_model_nor_synthesizer(
+    bench: Bench, tmp_path: Path
+) -> None:
+    config = configured("[[deployment]]\nname = 'a'\nspeech_model = 'native'", tmp_path)
+    engines = build_engines(config, bench)
+    assert [name for name, _, _ in bench.made] == ["silero", "pocketsphinx", "turn_hints", "native"]
+    recipe = engines.recipe(Deployment.of(config.deployments[0]))
+    assert recipe.speech_model is not None
+    assert (recipe.speech_model.name, recipe.language_model, recipe.synthesizer) == ("native", None, None)
+
+
 def test_a_configured_engine_may_have_the_name_of_its_plug_in(bench: Bench, tmp_path: Path) -> None:
     build_engines(configured("[engine.espeak]\nkind = 'synthesizer'\ntype = 'espeak'\nrate = 3", tmp_path), bench)
     assert bench.made[-1] == ("espeak", {"rate": 3}, tmp_path)
@@ -258,6 +271,13 @@ def test_a_synthesizer_must_have_every_voice_of_the_protocol(bench: Bench) -> No
     with pytest.raises(ConfigError) as fault:
         build_engines(USUAL_CONFIG, bench)
     assert str(fault.value) == "deployment[0].synthesizer: synthesizer 'espeak' has no voice for ash, verse"
+
+
+def test_a_speech_model_must_have_every_voice_of_the_protocol(bench: Bench, tmp_path: Path) -> None:
+    bench.capabilities["native"] = SpeechModelCapabilities(24000, voices=frozenset(VOICES) - {"ash"})
+    with pytest.raises(ConfigError) as fault:
+        build_engines(configured("[[deployment]]\nname = 'a'\nspeech_model = 'native'", tmp_path), bench)
+    assert str(fault.value) == "deployment[0].speech_model: speech_model 'native' has no voice for ash"
 
 
 # -------------------------------------------------------------------------------------------------- life of engines

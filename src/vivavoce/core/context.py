@@ -39,6 +39,9 @@ class ResponsePlan:
     """All that an engine may know of a response."""
 
     response_id: str
+    session_id: str
+    in_band: bool
+    """Its answer becomes part of the conversation."""
     instructions: str
     context: tuple[Entry, ...]
     modalities: tuple[Modality, ...]

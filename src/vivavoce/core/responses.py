@@ -116,16 +116,16 @@ class Responses:
         if not in_band and len(self.apart) >= MAX_OUT_OF_BAND:
             raise errors.too_many_responses(MAX_OUT_OF_BAND)
 
-    def create(self, plan: ResponsePlan, *, in_band: bool, metadata: Mapping[str, str] | None) -> None:
+    def create(self, plan: ResponsePlan, *, metadata: Mapping[str, str] | None) -> None:
         """Begin a response; the caller has made sure by :meth:`check_free` that it may."""
         run = Run(
             plan=plan,
             output=Output(plan.response_id, speaks=plan.speaks, output_format=plan.output_format, ids=self._ids),
-            in_band=in_band,
+            in_band=plan.in_band,
             metadata=metadata,
-            input_usage=self._input_usage(plan, in_band=in_band),
+            input_usage=self._input_usage(plan, in_band=plan.in_band),
         )
-        if in_band:
+        if plan.in_band:
             self.default = run
         else:
             self.apart[plan.response_id] = run

@@ -626,6 +626,8 @@ class Session:
         config = self.config
         plan = ResponsePlan(
             response_id=response_id,
+            session_id=self._id,
+            in_band=options.conversation == "auto",
             instructions=_or(options.instructions, config.instructions),
             context=self._conversation.snapshot() if context is None else context,
             modalities=_or(options.modalities, config.modalities),
@@ -637,7 +639,7 @@ class Session:
             max_output_tokens=_or(options.max_output_tokens, config.max_output_tokens),
             speed=config.speed,
         )
-        self._responses.create(plan, in_band=options.conversation == "auto", metadata=options.metadata)
+        self._responses.create(plan, metadata=options.metadata)
 
     def _context(self, given: Sequence[tuple[items.ContextItem, str]]) -> tuple[Entry, ...]:
         """Items of one response alone, as entries under ids of our own: they are nobody else's. Raises

@@ -4,9 +4,8 @@ Laws
 ----
 1. An engine is a plain object that satisfies one of the protocols below; there is no base class. A factory
    named by an entry point (``vivavoce.vad``, ``.transcriber``, ``.end_of_turn``, ``.language_model``,
-   ``.synthesizer``) makes it from the options of its configuration table; built-ins come in by the same door as
-   plug-ins. A :class:`SpeechModel` has no entry point yet: the runtime takes it (``runtime.engines.Native``), a
-   configuration cannot name it.
+   ``.synthesizer``, ``.speech_model``) makes it from the options of its configuration table; built-ins come in by
+   the same door as plug-ins.
 2. Work is an async generator. Closing it (or cancelling whoever iterates) ends the work and frees what it
    held, in ``finally``; nothing of it goes on in the background.
 3. An engine owns no task of a session. CPU-heavy work runs in its own processes or threads, bounded in number.
@@ -78,6 +77,14 @@ class Watched(Protocol):
     @property
     def working(self) -> bool:
         """False while whoever asked something of it would be told that it is unavailable. Asked often: a look."""
+
+
+@runtime_checkable
+class SessionAware(Protocol):
+    """A model that keeps something from one response of a session to the next, such as a connection."""
+
+    async def end_session(self, session: str) -> None:
+        """Free what is kept for :attr:`GenerationRequest.session`, which may be nothing. It waits for nobody."""
 
 
 # ---------------------------------------------------------------------------------------------------- VAD
@@ -258,6 +265,10 @@ Content: TypeAlias = TextInput | AudioInput
 class Message:
     role: Literal["system", "user", "assistant"]
     content: tuple[Content, ...]
+    item_id: str = ""
+    """Names the item in its session; only what the assistant said may change under it, by truncation."""
+    audio_ms: int | None = None
+    """Milliseconds of the assistant's speech that the conversation holds; None where it was not spoken."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -266,12 +277,14 @@ class ToolCall:
     name: str
     arguments: str
     """A JSON object as text."""
+    item_id: str = ""
 
 
 @dataclass(frozen=True, slots=True)
 class ToolOutput:
     call_id: str
     output: str
+    item_id: str = ""
 
 
 Turn: TypeAlias = Message | ToolCall | ToolOutput
@@ -308,6 +321,10 @@ class GenerationRequest:
     temperature: float = 0.8
     max_output_tokens: int | None = None
     """None for no limit. The server enforces the limit too."""
+    session: str = ""
+    """Opaque; equal for all requests of a session, and never used again."""
+    out_of_band: bool = False
+    """The answer is no part of the conversation; ``turns`` may be others than those of the conversation."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -413,7 +430,10 @@ class SpeechModelCapabilities:
     hears_audio: bool = True
     """True when it takes :class:`AudioInput`; otherwise it gets the recogniser's text instead."""
     voices: frozenset[str] = frozenset()
-    """Protocol voices that it has."""
+    """Protocol voices that it has. A voice not named here is refused at start-up."""
+    keeps_speech: bool = False
+    """True when it remembers its own speech, so that a message without words, since truncation takes them, is of
+    use to it: it gets a :class:`Message` with ``audio_ms`` and no content."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -30,6 +30,8 @@ from vivavoce.engines.base import (
     EngineOptionsError,
     LanguageModel,
     LanguageModelCapabilities,
+    SpeechModel,
+    SpeechModelCapabilities,
     Synthesizer,
     SynthesizerCapabilities,
     Transcriber,
@@ -50,6 +52,7 @@ __all__ = [
     "EngineUnavailable",
     "LanguageModel",
     "Registry",
+    "SpeechModel",
     "Synthesizer",
     "Transcriber",
     "Vad",
@@ -57,7 +60,9 @@ __all__ = [
     "describe",
 ]
 
-EngineKind: TypeAlias = Literal["vad", "transcriber", "end_of_turn", "language_model", "synthesizer"]
+EngineKind: TypeAlias = Literal[
+    "vad", "transcriber", "end_of_turn", "language_model", "synthesizer", "speech_model"
+]
 ENGINE_KINDS: Final[tuple[EngineKind, ...]] = get_args(EngineKind)
 
 VAD_FRAME_MS: Final = 32
@@ -184,7 +189,7 @@ def _checked(kind: EngineKind, name: str, engine: object) -> Engine:
         ) from error
     if problem is not None:
         raise EngineUnavailable(kind, name, problem)
-    assert isinstance(engine, Vad | Transcriber | EndOfTurn | LanguageModel | Synthesizer)
+    assert isinstance(engine, Vad | Transcriber | EndOfTurn | LanguageModel | Synthesizer | SpeechModel)
     return engine
 
 
@@ -202,7 +207,9 @@ def _problem(kind: EngineKind, engine: object) -> str | None:
         case "language_model", LanguageModel():
             return _kind_problem(engine.capabilities, LanguageModelCapabilities)
         case "synthesizer", Synthesizer():
-            return _synthesizer_problem(engine.capabilities)
+            return _voice_problem(engine.capabilities, SynthesizerCapabilities)
+        case "speech_model", SpeechModel():
+            return _voice_problem(engine.capabilities, SpeechModelCapabilities)
         case _:
             return f"its factory made a {type(engine).__name__}, which is no {kind}"
 
@@ -234,8 +241,8 @@ def _end_of_turn_problem(capabilities: EndOfTurnCapabilities) -> str | None:
     return problem
 
 
-def _synthesizer_problem(capabilities: SynthesizerCapabilities) -> str | None:
-    problem = _kind_problem(capabilities, SynthesizerCapabilities) or _rate_problem(capabilities.sample_rate)
+def _voice_problem(capabilities: SynthesizerCapabilities | SpeechModelCapabilities, wanted: type) -> str | None:
+    problem = _kind_problem(capabilities, wanted) or _rate_problem(capabilities.sample_rate)
     if problem is None and not capabilities.voices:
         return "declares no voices"
     return problem
@@ -265,5 +272,8 @@ def describe(engine: Engine) -> str:
         case SynthesizerCapabilities() as speaks:
             timings = ", word timings" if speaks.word_timings else ""
             return f"{speaks.sample_rate} Hz{timings}, voices: {', '.join(speaks.voices)}"
+        case SpeechModelCapabilities() as converses:
+            input_ = "hears audio" if converses.hears_audio else "reads what was said"
+            return f"{input_}, {converses.sample_rate} Hz, voices: {', '.join(sorted(converses.voices))}"
         case _:
             return ""

@@ -23,7 +23,6 @@ from typing import Final, TypeAlias, cast
 
 from vivavoce.config import Config, ConfigError, DeploymentSettings
 from vivavoce.engines.registry import (
-    ENGINE_KINDS,
     EndOfTurn,
     Engine,
     EngineError,
@@ -32,6 +31,7 @@ from vivavoce.engines.registry import (
     EngineUnavailable,
     LanguageModel,
     Registry,
+    SpeechModel,
     Synthesizer,
     Transcriber,
     Vad,
@@ -88,7 +88,7 @@ class Deployment:
             conversation_created=settings.conversation_created,
             strict=settings.strict,
             instructions=settings.instructions,
-            engines={kind: settings.engine(kind) for kind in ENGINE_KINDS},
+            engines=settings.engines,
             tokens_per_minute=settings.capacity * 1000,
             requests_per_minute=settings.requests_per_minute or settings.capacity * REQUESTS_PER_1000_TOKENS,
         )
@@ -96,13 +96,14 @@ class Deployment:
 
 @dataclass(frozen=True, slots=True)
 class Recipe:
-    """The engines of a deployment, shared with others."""
+    """The engines of a deployment, shared with others. It answers by a speech model, or else by the other two."""
 
     vad: Vad
     transcriber: Transcriber
     end_of_turn: EndOfTurn
-    language_model: LanguageModel
-    synthesizer: Synthesizer
+    language_model: LanguageModel | None
+    synthesizer: Synthesizer | None
+    speech_model: SpeechModel | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,12 +151,14 @@ class EngineSet:
             vad=cast(Vad, self._of("vad", deployment)),
             transcriber=cast(Transcriber, self._of("transcriber", deployment)),
             end_of_turn=cast(EndOfTurn, self._of("end_of_turn", deployment)),
-            language_model=cast(LanguageModel, self._of("language_model", deployment)),
-            synthesizer=cast(Synthesizer, self._of("synthesizer", deployment)),
+            language_model=cast(LanguageModel | None, self._of("language_model", deployment)),
+            synthesizer=cast(Synthesizer | None, self._of("synthesizer", deployment)),
+            speech_model=cast(SpeechModel | None, self._of("speech_model", deployment)),
         )
 
-    def _of(self, kind: EngineKind, deployment: Deployment) -> Engine:
-        return self._engines[kind, deployment.engines[kind]]
+    def _of(self, kind: EngineKind, deployment: Deployment) -> Engine | None:
+        name = deployment.engines.get(kind)
+        return None if name is None else self._engines[kind, name]
 
     async def start(self) -> None:
         """Start all, together; on failure or cancellation none is left running.
@@ -220,8 +223,7 @@ def build_engines(config: Config, registry: Registry) -> EngineSet:
     """
     plans: dict[EngineKey, _Plan] = {}
     for index, settings in enumerate(config.deployments):
-        for kind in ENGINE_KINDS:
-            name = settings.engine(kind)
+        for kind, name in settings.engines.items():
             if (kind, name) not in plans:
                 plans[kind, name] = _plan(config, registry, kind, name, f"deployment[{index}].{kind}")
     return EngineSet({key: _create(key[0], plan, registry, config.base) for key, plan in plans.items()})
@@ -260,11 +262,11 @@ def _create(kind: EngineKind, plan: _Plan, registry: Registry, base: Path) -> En
 
 
 def _missing_voices(kind: EngineKind, engine: Engine) -> str | None:
-    if kind != "synthesizer":
+    if kind not in ("synthesizer", "speech_model"):
         return None
-    voices = cast(Synthesizer, engine).capabilities.voices
+    voices = cast(Synthesizer | SpeechModel, engine).capabilities.voices
     missing = [voice for voice in VOICES if voice not in voices]
-    return f"synthesizer '{engine.name}' has no voice for {', '.join(missing)}" if missing else None
+    return f"{kind} '{engine.name}' has no voice for {', '.join(missing)}" if missing else None
 
 
 class Deployments:

@@ -29,7 +29,7 @@ from vivavoce.audio.resample import clip_to_wire
 from vivavoce.core import contract as c
 from vivavoce.core.context import ResponsePlan
 from vivavoce.core.session import CLOSE_GOING_AWAY, Session
-from vivavoce.engines.base import EngineError
+from vivavoce.engines.base import EngineError, SessionAware
 from vivavoce.runtime.bugs import outline
 from vivavoce.runtime.cascade import Cascade
 from vivavoce.runtime.engines import Cascaded, Denial, Engines, Meter, Native, Outbox, Reservation
@@ -50,6 +50,8 @@ CLOSE_BUG: Final = 1011
 _REDUCED_AT_ONCE_MS: Final = 200
 """Noise of so much sound is reduced in one go, in half a millisecond; then others get their turn."""
 _ABOUT_THE_BUFFER: Final = (ce.InputAudioCommit, ce.InputAudioClear, ce.SessionUpdate)
+_PARTING_S: Final = 2.0
+"""Seconds that a model gets to free what it keeps for a session."""
 _ASIDE_BYTES: Final = 1024 * 1024
 """Sound of an item that is written off the event loop when the client asks for it."""
 
@@ -81,6 +83,23 @@ class Driver:
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
         """Open the session; while the body runs, it takes input. On leaving, everything of it ends."""
+        try:
+            async with self._working():
+                yield
+        finally:
+            model = self._engines.speaker.model
+            if isinstance(model, SessionAware):
+                await self._part_from(model)
+
+    async def _part_from(self, model: SessionAware) -> None:
+        try:
+            async with asyncio.timeout(_PARTING_S):
+                await model.end_session(self._session.id)
+        except Exception as raised:
+            log.error("session %s: its model did not let go of it: %s", self._session.id, outline(raised))
+
+    @asynccontextmanager
+    async def _working(self) -> AsyncIterator[None]:
         async with asyncio.TaskGroup() as group:
             self._group = group
             self._listener = Listener(

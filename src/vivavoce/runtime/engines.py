@@ -21,6 +21,10 @@ class Cascaded:
     def hears_audio(self) -> bool:
         return self.language_model.capabilities.hears_audio
 
+    @property
+    def model(self) -> LanguageModel:
+        return self.language_model
+
 
 @dataclass(frozen=True, slots=True)
 class Native:
@@ -31,6 +35,10 @@ class Native:
     @property
     def hears_audio(self) -> bool:
         return self.speech_model.capabilities.hears_audio
+
+    @property
+    def model(self) -> SpeechModel:
+        return self.speech_model
 
 
 @dataclass(frozen=True, slots=True)

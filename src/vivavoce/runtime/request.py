@@ -17,12 +17,18 @@ Words: TypeAlias = Callable[[Entry, int], Awaitable[str]]
 """(entry, content index) -> what was said in its audio there."""
 
 
-async def generation_request(plan: ResponsePlan, *, hears_audio: bool, words: Words) -> base.GenerationRequest:
+async def generation_request(
+    plan: ResponsePlan, *, hears_audio: bool, words: Words, keeps_speech: bool = False
+) -> base.GenerationRequest:
     """Speech in the context becomes PCM for a model that hears, and words, awaited if need be, for one that reads.
 
-    Raises EngineError when the words cannot be had.
+    ``keeps_speech``: the model can do with a message of which the words are gone. Raises EngineError when the words
+    cannot be had.
     """
-    turns = [await _turn(entry, hears_audio=hears_audio, words=words) for entry in plan.context]
+    turns = [
+        await _turn(entry, hears_audio=hears_audio, words=words, keeps_speech=keeps_speech)
+        for entry in plan.context
+    ]
     return base.GenerationRequest(
         instructions=plan.instructions,
         turns=tuple(turn for turn in turns if turn is not None),
@@ -31,15 +37,17 @@ async def generation_request(plan: ResponsePlan, *, hears_audio: bool, words: Wo
         tool_choice=_tool_choice(plan.tool_choice),
         temperature=plan.temperature,
         max_output_tokens=plan.max_output_tokens,
+        session=plan.session_id,
+        out_of_band=not plan.in_band,
     )
 
 
-async def _turn(entry: Entry, *, hears_audio: bool, words: Words) -> base.Turn | None:
+async def _turn(entry: Entry, *, hears_audio: bool, words: Words, keeps_speech: bool) -> base.Turn | None:
     match entry.item:
         case items.FunctionCallItem() as call:
-            return base.ToolCall(call.call_id, call.name, call.arguments)
+            return base.ToolCall(call.call_id, call.name, call.arguments, call.id)
         case items.FunctionCallOutputItem() as output:
-            return base.ToolOutput(output.call_id, output.output)
+            return base.ToolOutput(output.call_id, output.output, output.id)
         case items.MessageItem() as message:
             content: list[base.Content] = []
             for i, part in enumerate(message.content):
@@ -51,7 +59,10 @@ async def _turn(entry: Entry, *, hears_audio: bool, words: Words) -> base.Turn |
                         content += [base.TextInput(part.transcript)] if part.transcript else []
                     case items.InputAudioPart():
                         content.append(await _speech(entry, i, hears_audio=hears_audio, words=words))
-            return base.Message(message.role, tuple(content)) if content else None
+            audio_ms = entry.audio_ms if entry.has_audio else None
+            if content or (keeps_speech and audio_ms is not None):
+                return base.Message(message.role, tuple(content), message.id, audio_ms)
+            return None
 
 
 async def _speech(entry: Entry, index: int, *, hears_audio: bool, words: Words) -> base.Content:

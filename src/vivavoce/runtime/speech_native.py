@@ -37,8 +37,12 @@ class SpeechNative:
     async def run(self) -> None:
         """Take the turn; the last report is ResponseFinished. Raises EngineError."""
         plan = self._plan
+        capabilities = self._model.capabilities
         generation = await generation_request(
-            plan, hears_audio=self._model.capabilities.hears_audio, words=self._words
+            plan,
+            hears_audio=capabilities.hears_audio,
+            words=self._words,
+            keeps_speech=capabilities.keeps_speech,
         )
         calling = False
         finish = base.Finish()

@@ -21,10 +21,10 @@ from vivavoce.engines.base import Vad
 from vivavoce.engines.registry import Registry
 from vivavoce.gateway.admission import AdmissionPolicy
 from vivavoce.gateway.auth import KeyRing
-from vivavoce.gateway.deployments import Deployments, Substitution, open_deployments
+from vivavoce.gateway.deployments import Deployments, Recipe, Substitution, open_deployments
 from vivavoce.gateway.quota import Counters
 from vivavoce.runtime.bugs import outline
-from vivavoce.runtime.engines import Cascaded, Engines
+from vivavoce.runtime.engines import Cascaded, Engines, Native
 from vivavoce.runtime.vad_pool import VadPool
 from vivavoce.server import tokenizer
 from vivavoce.server.tls import server_context
@@ -205,10 +205,16 @@ async def _engines(deployments: Deployments, stack: AsyncExitStack) -> dict[str,
         pool = pools.get(id(recipe.vad))
         if pool is None:
             pool = pools[id(recipe.vad)] = await _pool(recipe.vad, stack)
-        engines[served.deployment.name] = Engines(
-            pool, recipe.transcriber, recipe.end_of_turn, Cascaded(recipe.language_model, recipe.synthesizer)
-        )
+        engines[served.deployment.name] = Engines(pool, recipe.transcriber, recipe.end_of_turn, _speaker(recipe))
     return engines
+
+
+def _speaker(recipe: Recipe) -> Cascaded | Native:
+    if recipe.speech_model is not None:
+        return Native(recipe.speech_model)
+    assert recipe.language_model is not None
+    assert recipe.synthesizer is not None
+    return Cascaded(recipe.language_model, recipe.synthesizer)
 
 
 async def _pool(vad: Vad, stack: AsyncExitStack) -> VadPool:
