@@ -434,7 +434,7 @@ def hear(options):
     return Fake(TranscriberCapabilities(16000, True, ("en",)))
 
 def speak(options):
-    voices = "alloy ash ballad coral echo sage shimmer verse".split()
+    voices = "alloy ash ballad coral echo sage shimmer verse marin cedar".split()
     return Fake(SynthesizerCapabilities(22050, voices={voice: voice for voice in voices}))
 
 def picky(options):

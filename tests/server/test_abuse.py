@@ -32,7 +32,7 @@ from vivavoce.runtime.driver import Driver
 from vivavoce.server import handshake, outbox, websocket
 from vivavoce.server.app import Server
 from vivavoce.server.outbox import FULL_BYTES, SocketOutbox
-from vivavoce.wire.dialects.preview_shapes import APPEND_LIMIT
+from vivavoce.wire.dialects.shapes import APPEND_LIMIT
 
 fakes = server_fixtures.fakes
 server = server_fixtures.server

@@ -20,7 +20,7 @@ from vivavoce.runtime.driver import MAX_VAD_BACKLOG_TICKS, Driver
 from vivavoce.server.app import Server
 from vivavoce.server.outbox import ROOM_BYTES, SocketOutbox
 from vivavoce.wire.codec import MAX_FRAME_BYTES
-from vivavoce.wire.dialects.preview_shapes import APPEND_LIMIT
+from vivavoce.wire.dialects.shapes import APPEND_LIMIT
 
 fakes = server_fixtures.fakes
 server = server_fixtures.server

@@ -22,8 +22,8 @@ from vivavoce.wire import items
 from vivavoce.wire import session_config as sc
 from vivavoce.wire.codec import preview_codec
 from vivavoce.wire.dialects import preview_shapes as shapes
-from vivavoce.wire.dialects.preview_shapes import APPEND_LIMIT
 from vivavoce.wire.dialects.profiles import PROFILES
+from vivavoce.wire.dialects.shapes import APPEND_LIMIT
 from vivavoce.wire.errors import ErrorBody
 
 CODEC: Final = preview_codec("azure-2025-04")
@@ -487,7 +487,7 @@ def cases(fields: Iterator[Any]) -> pytest.MarkDecorator:
 
 def test_names_are_those_of_the_protocol() -> None:
     for profile in PROFILES.values():
-        known = LATER_CLIENT_EVENTS if profile.has_later_events else CLIENT_EVENTS
+        known = LATER_CLIENT_EVENTS if profile.of_2025 else CLIENT_EVENTS
         assert tuple(shapes.event_shapes(profile)) == known
     assert len(get_args(ce.ClientEvent)) == len(LATER_CLIENT_EVENTS) - 1, "two of them are updates of a session"
     assert {name.split()[0] for name in FIELDS} == set(LATER_CLIENT_EVENTS) == {name.split()[0] for name in FULL}

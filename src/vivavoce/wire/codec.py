@@ -66,7 +66,7 @@ def preview_codec(profile: str, *, conversation_created: bool = True, strict: bo
     return Codec(
         PreviewDecoder(chosen, strict=strict),
         PreviewEncoder(chosen, conversation_created=conversation_created),
-        gives_audio_back=chosen.has_later_events,
+        gives_audio_back=chosen.of_2025,
     )
 
 

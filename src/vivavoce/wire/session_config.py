@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, ClassVar, Final, Literal, TypeAlias
+from typing import Any, ClassVar, Final, Literal, TypeAlias, get_args
 
 import msgspec
 from msgspec import UNSET, UnsetType
@@ -18,12 +18,14 @@ AudioFormatName: TypeAlias = Literal["pcm16", "g711_ulaw", "g711_alaw"]
 Tracing: TypeAlias = Literal["auto"] | Mapping[str, Any]
 """``auto``, or a name, a group and metadata of one's own for the traces."""
 Eagerness: TypeAlias = Literal["low", "medium", "high", "auto"]
-Voice: TypeAlias = Literal["alloy", "ash", "ballad", "coral", "echo", "sage", "shimmer", "verse"]
+Voice: TypeAlias = Literal[
+    "alloy", "ash", "ballad", "coral", "echo", "sage", "shimmer", "verse", "marin", "cedar"
+]  # fmt: skip
 
 NoiseReduction: TypeAlias = Literal["near_field", "far_field"]
 """How far the microphone is from the mouth: a headset, or a laptop or a conference room."""
 
-VOICES: Final[tuple[Voice, ...]] = ("alloy", "ash", "ballad", "coral", "echo", "sage", "shimmer", "verse")
+VOICES: Final[tuple[Voice, ...]] = get_args(Voice)
 AUDIO_FORMATS: Final[tuple[AudioFormatName, ...]] = ("pcm16", "g711_ulaw", "g711_alaw")
 
 

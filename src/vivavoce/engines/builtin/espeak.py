@@ -59,6 +59,8 @@ DEFAULT_VOICES: Final[Mapping[str, str]] = {
     "sage": "en-gb-scotland+f2",
     "shimmer": "en-us+belinda",
     "verse": "en+rob",
+    "marin": "en-us+f4",
+    "cedar": "en-us+m7",
 }
 
 LONGEST_TEXT: Final = 100_000

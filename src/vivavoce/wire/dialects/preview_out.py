@@ -9,16 +9,26 @@ from __future__ import annotations
 from typing import Any, Final
 
 import msgspec
-import pybase64
-from msgspec import UnsetType
 
 from vivavoce.wire import errors, items
 from vivavoce.wire import server_events as se
 from vivavoce.wire import session_config as sc
+from vivavoce.wire.dialects.encoder import (
+    audio_delta,
+    encode,
+    fault,
+    item_retrieved,
+    logprobs,
+    max_tokens,
+    noise_reduction,
+    status_details,
+    tool,
+    tool_choice,
+    transcription_usage,
+)
 from vivavoce.wire.dialects.profiles import Profile
-from vivavoce.wire.errors import ServerFault
 
-_encode: Final = msgspec.json.Encoder().encode
+_AUDIO_HEAD: Final = b'{"type":"response.audio.delta","event_id":"'
 
 
 class PreviewEncoder:
@@ -36,16 +46,16 @@ class PreviewEncoder:
     def encode(self, event: se.ServerEvent, event_id: str) -> bytes | None:
         """One frame of UTF-8 JSON, or None where this dialect has no such event."""
         if isinstance(event, se.AudioDelta):
-            return _audio_delta(event, event_id)
+            return audio_delta(_AUDIO_HEAD, event, event_id)
         if isinstance(event, se.ItemRetrieved):
-            return _item_retrieved(event, event_id)
+            return item_retrieved(event, item_out(event.item), event_id)
         if isinstance(event, se.ErrorRaised):
             event = self._as_it_was(event)
         body = self._body(event)
         if body is None:
             return None
         kind, fields = body
-        return _encode({"type": kind, "event_id": event_id, **fields})
+        return encode({"type": kind, "event_id": event_id, **fields})
 
     def _as_it_was(self, event: se.ErrorRaised) -> se.ErrorRaised:
         early = self._early_errors.get(event.error.code)
@@ -79,13 +89,13 @@ class PreviewEncoder:
             case se.ItemDone():
                 return None
             case se.TranscriptionDelta():
-                if not self._profile.has_later_events:
+                if not self._profile.of_2025:
                     return None
                 return "conversation.item.input_audio_transcription.delta", {
                     "item_id": event.item_id,
                     "content_index": event.content_index,
                     "delta": event.delta,
-                    **_logprobs(event.logprobs),
+                    **logprobs(event.logprobs),
                 }
             case se.TranscriptionCompleted():
                 body: dict[str, Any] = {
@@ -93,14 +103,14 @@ class PreviewEncoder:
                     "content_index": event.content_index,
                     "transcript": event.transcript,
                 }
-                if self._profile.has_later_events:
-                    body |= {"usage": _transcription_usage(event.usage), **_logprobs(event.logprobs)}
+                if self._profile.of_2025:
+                    body |= {"usage": transcription_usage(event.usage), **logprobs(event.logprobs)}
                 return "conversation.item.input_audio_transcription.completed", body
             case se.TranscriptionFailed():
                 return "conversation.item.input_audio_transcription.failed", {
                     "item_id": event.item_id,
                     "content_index": event.content_index,
-                    "error": {**_fault(event.error), "param": None},
+                    "error": {**fault(event.error), "param": None},
                 }
             case se.ResponseCreated():
                 return "response.created", {"response": self._response(event.response)}
@@ -148,15 +158,15 @@ class PreviewEncoder:
             "input_audio_format": config.input_audio_format,
             "output_audio_format": config.output_audio_format,
             "input_audio_transcription": self._transcription(config.input_audio_transcription),
-            "tool_choice": _tool_choice(config.tool_choice),
+            "tool_choice": tool_choice(config.tool_choice),
             "temperature": config.temperature,
-            "max_response_output_tokens": _max_tokens(config.max_output_tokens),
-            "tools": [_tool(tool) for tool in config.tools],
+            "max_response_output_tokens": max_tokens(config.max_output_tokens),
+            "tools": [tool(one) for one in config.tools],
         }
-        if self._profile.has_session_extras:
+        if self._profile.of_2025:
             body |= {
                 "speed": config.speed,
-                "input_audio_noise_reduction": _noise_reduction(config.input_audio_noise_reduction),
+                "input_audio_noise_reduction": noise_reduction(config.input_audio_noise_reduction),
                 "include": config.include,
                 "client_secret": None,
                 "tracing": config.tracing,
@@ -173,7 +183,7 @@ class PreviewEncoder:
             "turn_detection": self._turn_detection(config.turn_detection),
             "input_audio_format": config.input_audio_format,
             "input_audio_transcription": self._transcription(config.input_audio_transcription),
-            "input_audio_noise_reduction": _noise_reduction(config.input_audio_noise_reduction),
+            "input_audio_noise_reduction": noise_reduction(config.input_audio_noise_reduction),
             "include": config.include,
             "client_secret": None,
         }
@@ -204,9 +214,9 @@ class PreviewEncoder:
         if transcription is None:
             return None
         body: dict[str, Any] = {"model": transcription.model}
-        if self._profile.has_session_extras or transcription.language is not None:
+        if self._profile.of_2025 or transcription.language is not None:
             body["language"] = transcription.language
-        if self._profile.has_session_extras or transcription.prompt is not None:
+        if self._profile.of_2025 or transcription.prompt is not None:
             body["prompt"] = transcription.prompt
         return body
 
@@ -215,7 +225,7 @@ class PreviewEncoder:
             "object": "realtime.response",
             "id": response.id,
             "status": response.status,
-            "status_details": _status_details(response.status_details),
+            "status_details": status_details(response.status_details),
             "output": [item_out(item) for item in response.output],
         }
         if self._profile.describes_responses:
@@ -225,7 +235,7 @@ class PreviewEncoder:
                 "voice": response.voice,
                 "output_audio_format": response.output_audio_format,
                 "temperature": response.temperature,
-                "max_output_tokens": _max_tokens(response.max_output_tokens),
+                "max_output_tokens": max_tokens(response.max_output_tokens),
             }
         body["usage"] = self._usage(response.usage)
         if self._profile.describes_responses or response.metadata is not None:
@@ -281,30 +291,6 @@ def part_out(part: items.Part) -> dict[str, Any]:
             return {"type": part.__struct_config__.tag, "transcript": part.transcript}
 
 
-def _logprobs(logprobs: tuple[se.Logprob, ...] | UnsetType | None) -> dict[str, Any]:
-    if isinstance(logprobs, UnsetType):
-        return {}
-    if logprobs is None:
-        return {"logprobs": None}
-    return {
-        "logprobs": [
-            {"token": one.token, "logprob": one.logprob, "bytes": list(one.token.encode())} for one in logprobs
-        ]
-    }
-
-
-def _transcription_usage(usage: se.TranscriptionUsage) -> dict[str, Any]:
-    if isinstance(usage, se.TranscriptionDuration):
-        return {"type": "duration", "seconds": usage.seconds}
-    return {
-        "type": "tokens",
-        "total_tokens": usage.input_audio + usage.input_text + usage.output,
-        "input_tokens": usage.input_audio + usage.input_text,
-        "input_token_details": {"text_tokens": usage.input_text, "audio_tokens": usage.input_audio},
-        "output_tokens": usage.output,
-    }
-
-
 def _part_event(event: se.ContentPartAdded | se.ContentPartDone) -> dict[str, Any]:
     return {
         "response_id": event.response_id,
@@ -313,71 +299,6 @@ def _part_event(event: se.ContentPartAdded | se.ContentPartDone) -> dict[str, An
         "content_index": event.content_index,
         "part": part_out(event.part),
     }
-
-
-def _fault(fault: ServerFault) -> dict[str, Any]:
-    return {"type": fault.type, "code": fault.code, "message": fault.message}
-
-
-def _status_details(details: se.StatusDetails | None) -> dict[str, Any] | None:
-    if details is None:
-        return None
-    body: dict[str, Any] = {"type": details.type}
-    if details.reason is not None:
-        body["reason"] = details.reason
-    if details.error is not None:
-        body["error"] = _fault(details.error)
-    return body
-
-
-def _tool(tool: sc.FunctionTool) -> dict[str, Any]:
-    body: dict[str, Any] = {"type": "function", "name": tool.name}
-    if tool.description is not None:
-        body["description"] = tool.description
-    if tool.parameters is not None:
-        body["parameters"] = tool.parameters
-    return body
-
-
-def _tool_choice(choice: sc.ToolChoice) -> str | dict[str, str]:
-    return {"type": "function", "name": choice.name} if isinstance(choice, sc.NamedFunction) else choice
-
-
-def _max_tokens(limit: int | None) -> int | str:
-    return "inf" if limit is None else limit
-
-
-def _audio_delta(event: se.AudioDelta, event_id: str) -> bytes:
-    """The hot frame, written by template: every value in it is ours and needs no escaping."""
-    return b"".join(
-        (
-            b'{"type":"response.audio.delta","event_id":"',
-            event_id.encode(),
-            b'","response_id":"',
-            event.response_id.encode(),
-            b'","item_id":"',
-            event.item_id.encode(),
-            b'","output_index":%d,"content_index":%d,"delta":"' % (event.output_index, event.content_index),
-            pybase64.b64encode(event.delta),
-            b'"}',
-        )
-    )
-
-
-def _item_retrieved(event: se.ItemRetrieved, event_id: str) -> bytes:
-    """May hold half an hour of sound: it is written in one pass, which lets other threads run (as joining does)."""
-    item = item_out(event.item)
-    pieces = [b'{"type":"conversation.item.retrieved","event_id":"', event_id.encode(), b'","item":']
-    if "content" not in item:
-        return b"".join((*pieces, _encode(item), b"}"))
-    parts = item.pop("content")
-    pieces += [_encode(item)[:-1], b',"content":[']
-    for i, part in enumerate(parts):
-        pieces += [b"," if i else b"", _encode(part)[:-1]]
-        if i in event.audio:
-            pieces += [b',"audio":"', pybase64.b64encode(event.audio[i]), b'"']
-        pieces.append(b"}")
-    return b"".join((*pieces, b"]}}"))
 
 
 _PLAIN: Final[dict[type, str]] = {
@@ -396,7 +317,3 @@ _PLAIN: Final[dict[type, str]] = {
     se.ArgumentsDelta: "response.function_call_arguments.delta",
 }
 """Events whose fields stand on the wire just as they are."""
-
-
-def _noise_reduction(kind: sc.NoiseReduction | None) -> dict[str, Any] | None:
-    return None if kind is None else {"type": kind}

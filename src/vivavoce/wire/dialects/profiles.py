@@ -24,11 +24,10 @@ class Profile:
     """Responses carry conversation_id, metadata, modalities, voice, format, temperature and their token limit."""
     cancels_by_id: bool
     """``response.cancel`` may name a response, as it must for out-of-band ones (protocol section 4.9)."""
-    has_session_extras: bool
-    """Sessions carry ``speed``, ``input_audio_noise_reduction``, ``include``, ``tracing`` and ``client_secret``."""
-    has_later_events: bool
-    """The events of 2025: transcription sessions, retrieval of items, more of transcription. A strict client of
-    2024 closes when it meets an event that it does not know."""
+    of_2025: bool
+    """Sessions carry ``speed``, ``input_audio_noise_reduction``, ``include``, ``tracing``, ``client_secret``; there
+    are transcription sessions, retrieval of items, more of transcription. A strict client of 2024 closes when it
+    meets an event that it does not know."""
     early_commit_error: bool
     """A commit of less than 100 ms is told as one of an empty buffer, without a code (protocol section 6)."""
     early_response_error: bool
@@ -48,8 +47,7 @@ PROFILES: Final[dict[str, Profile]] = {
             shows_interrupt_response=False,
             describes_responses=False,
             cancels_by_id=False,
-            has_session_extras=False,
-            has_later_events=False,
+            of_2025=False,
             early_commit_error=True,
             early_response_error=True,
         ),
@@ -61,8 +59,7 @@ PROFILES: Final[dict[str, Profile]] = {
             shows_interrupt_response=False,
             describes_responses=True,
             cancels_by_id=True,
-            has_session_extras=False,
-            has_later_events=False,
+            of_2025=False,
             early_commit_error=False,
             early_response_error=True,
         ),
@@ -74,8 +71,7 @@ PROFILES: Final[dict[str, Profile]] = {
             shows_interrupt_response=True,
             describes_responses=True,
             cancels_by_id=True,
-            has_session_extras=True,
-            has_later_events=True,
+            of_2025=True,
             early_commit_error=False,
             early_response_error=False,
         ),
@@ -95,7 +91,7 @@ _DATE: Final = re.compile(r"\d{4}-\d\d-\d\d")
 
 def transcribes(profile: str) -> bool:
     """Whether this edition of the service has transcription sessions."""
-    return PROFILES[profile].has_later_events
+    return PROFILES[profile].of_2025
 
 
 def profile_of_version(version: str) -> str:

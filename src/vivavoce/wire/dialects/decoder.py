@@ -1,0 +1,214 @@
+"""From the wire: what both dialects read alike (protocol sections 3.2, 4 and 8).
+
+A shape that could be made is a valid event: what follows gives it its meaning and refuses nothing.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Literal, TypeVar, Union
+
+import msgspec
+import pybase64
+from msgspec import UNSET, UnsetType
+
+from vivavoce.wire import client_events as ce
+from vivavoce.wire import errors, items
+from vivavoce.wire import session_config as sc
+from vivavoce.wire.dialects import shapes
+from vivavoce.wire.errors import ClientFault
+from vivavoce.wire.faults import describe, first_fault
+
+_T = TypeVar("_T")
+
+
+class EventDecoder:
+    """Reads the client events that ``events`` has shapes for, by type. Stateless; one serves all sessions."""
+
+    def __init__(self, events: dict[str, Any]) -> None:
+        self._shapes = events
+        self._event_type: Any = Union[tuple(events.values())]  # noqa: UP007  # known at run time only
+        self._decoder: msgspec.json.Decoder[Any] = msgspec.json.Decoder(self._event_type)
+
+    def decode(self, frame: str | bytes) -> ce.ClientEvent:
+        """One text frame -> its event. Raises ClientFault, or msgspec.DecodeError if it is not JSON."""
+        try:
+            return self._event(self._decoder.decode(frame))
+        except msgspec.ValidationError:
+            return self._second_reading(msgspec.json.decode(frame))
+
+    def fault_of(self, value: object) -> ClientFault:
+        """Why a JSON value is no event of this dialect."""
+        if not isinstance(value, dict):
+            return errors.not_an_object(describe(value))
+        kind = value.get("type")
+        if kind is None:
+            return errors.missing_type()
+        if not isinstance(kind, str):
+            return errors.invalid_type("type", "a string", describe(kind))
+        if kind not in self._shapes:
+            return errors.unsupported_value("type", kind, self._shapes)
+        fault = first_fault(value, self._shapes[kind])
+        if fault is None:
+            raise AssertionError(f"a {kind} event fails its shape, but no fault can be found in it")
+        return fault
+
+    def _second_reading(self, value: object) -> ce.ClientEvent:
+        """The event in a JSON value that did not fit as it was read. Raises ClientFault.
+
+        Of a key that stands twice in an object the last value counts, but the decoder checks each of them.
+        """
+        try:
+            return self._event(msgspec.convert(value, self._event_type))
+        except msgspec.ValidationError as mismatch:
+            raise self.fault_of(value) from mismatch
+
+    def _event(self, shape: Any) -> ce.ClientEvent:
+        match shape:
+            case shapes.AppendIn():
+                return _append(shape.audio, or_(shape.event_id, None))
+            case shapes.CommitIn():
+                return ce.InputAudioCommit(event_id=or_(shape.event_id, None))
+            case shapes.ClearIn():
+                return ce.InputAudioClear(event_id=or_(shape.event_id, None))
+            case shapes.ItemDeleteIn():
+                return ce.ItemDelete(item_id=shape.item_id, event_id=or_(shape.event_id, None))
+            case shapes.ItemTruncateIn():
+                return ce.ItemTruncate(
+                    item_id=shape.item_id,
+                    content_index=shape.content_index,
+                    audio_end_ms=shape.audio_end_ms,
+                    event_id=or_(shape.event_id, None),
+                )
+            case shapes.ItemRetrieveIn():
+                return ce.ItemRetrieve(item_id=shape.item_id, event_id=or_(shape.event_id, None))
+            case shapes.ResponseCancelByIdIn():
+                return ce.ResponseCancel(
+                    response_id=or_(shape.response_id, None), event_id=or_(shape.event_id, None)
+                )
+            case shapes.ResponseCancelIn():
+                return ce.ResponseCancel(event_id=or_(shape.event_id, None))
+            case _:
+                return self._own_event(shape, or_(shape.event_id, None))
+
+    def _own_event(self, shape: Any, event_id: str | None) -> ce.ClientEvent:
+        """An event that this dialect spells in its own way."""
+        raise AssertionError(f"no client event is made of {type(shape).__name__}")
+
+
+def _append(audio: str, event_id: str | None) -> ce.InputAudioAppend:
+    data = from_base64(audio)
+    if data is None:
+        return ce.InputAudioAppend(audio=b"", undecodable=True, event_id=event_id)
+    return ce.InputAudioAppend(audio=data, event_id=event_id)
+
+
+def or_(value: _T | UnsetType, default: _T) -> _T:
+    return default if isinstance(value, UnsetType) else value
+
+
+def from_base64(text: str) -> bytes | None:
+    """None for a text that is none. The session tells it: the text of that error names its audio format."""
+    try:
+        return pybase64.b64decode(text, validate=True)
+    except ValueError:
+        return None
+
+
+def server_vad(shape: shapes.ServerVadIn, default: sc.ServerVad) -> sc.ServerVad:
+    """``default``: what a field means that the client left out."""
+    interrupts = shape.interrupt_response if isinstance(shape, shapes.InterruptingServerVadIn) else UNSET
+    return sc.ServerVad(
+        threshold=or_(shape.threshold, default.threshold),
+        prefix_padding_ms=or_(shape.prefix_padding_ms, default.prefix_padding_ms),
+        silence_duration_ms=or_(shape.silence_duration_ms, default.silence_duration_ms),
+        create_response=or_(shape.create_response, default.create_response),
+        interrupt_response=or_(interrupts, default.interrupt_response),
+    )
+
+
+def semantic_vad(shape: shapes.SemanticVadIn) -> sc.SemanticVad:
+    default = sc.SemanticVad()
+    return sc.SemanticVad(
+        eagerness=or_(shape.eagerness, default.eagerness),
+        create_response=or_(shape.create_response, default.create_response),
+        interrupt_response=or_(shape.interrupt_response, default.interrupt_response),
+    )
+
+
+def noise_reduction(
+    shape: shapes.NoiseReductionIn | UnsetType | None,
+) -> sc.NoiseReduction | UnsetType | None:
+    return shape.type if isinstance(shape, shapes.NoiseReductionIn) else shape
+
+
+def include(names: list[sc.Include] | UnsetType | None) -> tuple[sc.Include, ...] | UnsetType | None:
+    return tuple(names) if isinstance(names, list) else names
+
+
+def tracing(shape: Literal["auto"] | shapes.TracingIn | UnsetType | None) -> sc.Tracing | UnsetType | None:
+    return msgspec.to_builtins(shape) if isinstance(shape, shapes.TracingIn) else shape
+
+
+def transcription(shape: shapes.Transcription | UnsetType | None) -> sc.Transcription | UnsetType | None:
+    if shape is UNSET or shape is None:
+        return shape
+    return sc.Transcription(
+        model=or_(shape.model, "whisper-1"),
+        language=or_(shape.language, None),
+        prompt=or_(shape.prompt, None),
+    )
+
+
+def tools(shape: list[shapes.Tool] | UnsetType) -> tuple[sc.FunctionTool, ...] | UnsetType:
+    if isinstance(shape, UnsetType):
+        return UNSET
+    return tuple(
+        sc.FunctionTool(
+            name=tool.name, description=or_(tool.description, None), parameters=or_(tool.parameters, None)
+        )
+        for tool in shape
+    )
+
+
+def tool_choice(shape: shapes.ToolChoiceIn | UnsetType) -> sc.ToolChoice | UnsetType:
+    """Three spellings of a named function are in use (protocol section 8, row 15)."""
+    if not isinstance(shape, shapes.ToolChoiceObject):
+        return shape
+    if not isinstance(shape.name, UnsetType):
+        return sc.NamedFunction(shape.name)
+    assert not isinstance(shape.function, UnsetType)
+    return sc.NamedFunction(shape.function if isinstance(shape.function, str) else shape.function.name)
+
+
+def item_of(shape: Any) -> items.Item:
+    """An item as a client sent it; its id is empty where the server is to choose one."""
+    item_id = shape.id or ""
+    match shape:
+        case shapes.MessageShape():
+            return message_of(item_id, shape.role, shape.content)
+        case shapes.FunctionCallIn():
+            return items.FunctionCallItem(item_id, shape.call_id or "", shape.name, shape.arguments)
+        case shapes.FunctionCallOutputIn():
+            return items.FunctionCallOutputItem(item_id, shape.call_id, shape.output)
+        case _:
+            raise AssertionError(f"no item is made of {type(shape).__name__}")
+
+
+def message_of(item_id: str, role: items.Role, content: list[Any]) -> items.MessageItem:
+    return items.MessageItem(item_id, role, tuple(_part(part) for part in content))
+
+
+def _part(part: Any) -> items.Part:
+    match part:
+        case shapes.InputTextIn():
+            return items.InputTextPart(part.text)
+        case shapes.AssistantTextIn():
+            return items.TextPart(part.text)
+        case shapes.InputAudioIn():
+            transcript = or_(part.transcript, None)
+            if isinstance(part.audio, UnsetType):
+                return items.InputAudioPart(transcript=transcript)
+            data = from_base64(part.audio)
+            return items.InputAudioPart(transcript=transcript, audio=data or b"", undecodable=data is None)
+        case _:
+            raise AssertionError(f"{type(part).__name__} is refused by role, or expanded, before")

@@ -1,0 +1,113 @@
+"""To the wire: what both dialects print alike (protocol sections 3.1, 5 and 7; events.yaml)."""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+import msgspec
+import pybase64
+from msgspec import UnsetType
+
+from vivavoce.wire import server_events as se
+from vivavoce.wire import session_config as sc
+from vivavoce.wire.errors import ServerFault
+
+encode: Final = msgspec.json.Encoder().encode
+
+
+def logprobs(given: tuple[se.Logprob, ...] | UnsetType | None) -> dict[str, Any]:
+    if isinstance(given, UnsetType):
+        return {}
+    if given is None:
+        return {"logprobs": None}
+    return {
+        "logprobs": [
+            {"token": one.token, "logprob": one.logprob, "bytes": list(one.token.encode())} for one in given
+        ]
+    }
+
+
+def transcription_usage(usage: se.TranscriptionUsage) -> dict[str, Any]:
+    if isinstance(usage, se.TranscriptionDuration):
+        return {"type": "duration", "seconds": usage.seconds}
+    return {
+        "type": "tokens",
+        "total_tokens": usage.input_audio + usage.input_text + usage.output,
+        "input_tokens": usage.input_audio + usage.input_text,
+        "input_token_details": {"text_tokens": usage.input_text, "audio_tokens": usage.input_audio},
+        "output_tokens": usage.output,
+    }
+
+
+def noise_reduction(kind: sc.NoiseReduction | None) -> dict[str, Any] | None:
+    return None if kind is None else {"type": kind}
+
+
+def fault(told: ServerFault) -> dict[str, Any]:
+    return {"type": told.type, "code": told.code, "message": told.message}
+
+
+def status_details(details: se.StatusDetails | None) -> dict[str, Any] | None:
+    if details is None:
+        return None
+    body: dict[str, Any] = {"type": details.type}
+    if details.reason is not None:
+        body["reason"] = details.reason
+    if details.error is not None:
+        body["error"] = fault(details.error)
+    return body
+
+
+def tool(one: sc.FunctionTool) -> dict[str, Any]:
+    body: dict[str, Any] = {"type": "function", "name": one.name}
+    if one.description is not None:
+        body["description"] = one.description
+    if one.parameters is not None:
+        body["parameters"] = one.parameters
+    return body
+
+
+def tool_choice(choice: sc.ToolChoice) -> str | dict[str, str]:
+    return {"type": "function", "name": choice.name} if isinstance(choice, sc.NamedFunction) else choice
+
+
+def max_tokens(limit: int | None) -> int | str:
+    return "inf" if limit is None else limit
+
+
+def audio_delta(head: bytes, event: se.AudioDelta, event_id: str) -> bytes:
+    """The hot frame, written by template: every value in it is ours and needs no escaping.
+
+    ``head``: all up to the event's id.
+    """
+    return b"".join(
+        (
+            head,
+            event_id.encode(),
+            b'","response_id":"',
+            event.response_id.encode(),
+            b'","item_id":"',
+            event.item_id.encode(),
+            b'","output_index":%d,"content_index":%d,"delta":"' % (event.output_index, event.content_index),
+            pybase64.b64encode(event.delta),
+            b'"}',
+        )
+    )
+
+
+def item_retrieved(event: se.ItemRetrieved, item: dict[str, Any], event_id: str) -> bytes:
+    """May hold half an hour of sound: it is written in one pass, which lets other threads run (as joining does).
+
+    ``item``: as the dialect prints it, without sound.
+    """
+    pieces = [b'{"type":"conversation.item.retrieved","event_id":"', event_id.encode(), b'","item":']
+    if "content" not in item:
+        return b"".join((*pieces, encode(item), b"}"))
+    parts = item.pop("content")
+    pieces += [encode(item)[:-1], b',"content":[']
+    for i, part in enumerate(parts):
+        pieces += [b"," if i else b"", encode(part)[:-1]]
+        if i in event.audio:
+            pieces += [b',"audio":"', pybase64.b64encode(event.audio[i]), b'"']
+        pieces.append(b"}")
+    return b"".join((*pieces, b"]}}"))
