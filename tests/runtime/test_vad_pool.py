@@ -43,12 +43,15 @@ class FakeVad:
         """When set, every call takes a permit from it first."""
         self.entered = threading.Semaphore(0)
         self.faults: list[Exception] = []
+        self.threads: list[int] = []
+        """Who made each call."""
 
     async def start(self) -> None: ...
 
     async def close(self) -> None: ...
 
     def infer(self, frames: Float32, states: Float32) -> Float32:
+        self.threads.append(threading.get_ident())
         self.batches.append([round(sample) for sample in (frames[:, 0] * 32768).tolist()])
         self.entered.release()
         if self.gate is not None and not self.gate.acquire(timeout=10):
@@ -420,6 +423,23 @@ async def test_a_flood_delays_others_by_one_slice_at_most(vad: FakeVad) -> None:
         assert flood.stream.backlog_ticks >= (2000 - 2 * slice_rows) * 768
         await flood.until(2000)
         assert flood.ends == [768 * n for n in range(1, 2001)]
+
+
+@pytest.mark.parametrize(("seconds", "aside"), [(0.0, False), (1.0, True)])
+async def test_only_short_work_is_done_on_the_event_loop(
+    vad: FakeVad, monkeypatch: pytest.MonkeyPatch, seconds: float, aside: bool
+) -> None:
+    """The first frame, whose cost nobody knows, goes to the thread; then it depends on what that one took."""
+    ticks = iter(seconds * n for n in range(1000))
+    monkeypatch.setattr("vivavoce.runtime.vad_pool.time.perf_counter", lambda: next(ticks))
+    async with VadPool(vad, interval=0) as pool:
+        ears = Ears(pool)
+        ears.stream.feed(0, PCM, flat(1))
+        await ears.until(1)
+        ears.stream.feed(768, PCM, flat(1))
+        await ears.until(2)
+    main = threading.get_ident()
+    assert [thread != main for thread in vad.threads] == [True, aside]
 
 
 async def test_more_streams_than_a_slice_holds_take_turns(vad: FakeVad) -> None:

@@ -1,9 +1,9 @@
-"""Voice activity detection for all sessions in one batched inference, off the event loop.
+"""Voice activity detection for all sessions in one batched inference, off the event loop when it is long.
 
 Laws
 ----
 1. Streams, queues and callbacks belong to the event loop; the arrays of :class:`_Bank` belong to whoever runs the
-   slice in flight, and only one is in flight. Nothing is locked, because nothing is shared.
+   slice in flight, loop or thread, and only one is in flight. Nothing is locked, because nothing is shared.
 2. Frames lie on a grid: 768 ticks of 1/24000 s (32 ms) from tick 0 of the session's audio clock. A stream's frames
    are reported in order, each at most once, with the tick at which it ends.
 3. A round takes at most one frame of each stream that has one. A slice is the rounds that go to the thread at once,
@@ -12,8 +12,10 @@ Laws
    results of an older one die on return.
 5. No frame waiting, no work: the pool sleeps until a stream is fed.
 
-The work runs in one thread, and not on the loop, although the hand-over costs about a tenth more CPU: at 100
-sessions a slice is about 2 ms, after a stall or a flood it is up to 10 ms, and every socket would wait for it.
+A slice that should take no longer than ``AT_ONCE`` is done on the loop, because the hand-over to a thread costs
+more than a tenth of all that a session costs. More than that goes to one thread: after a stall or a flood a
+slice is up to 10 ms, and every socket would wait for it. So does the first one, since nobody knows yet what a
+frame costs.
 """
 
 from __future__ import annotations
@@ -39,6 +41,9 @@ FRAME_TICKS: Final = FRAME_MS * TICKS_PER_MS
 
 SLICE: Final = 0.008
 """Seconds that the pool means to spend in its thread before it looks for new frames again."""
+
+AT_ONCE: Final = 0.002
+"""Seconds that a slice may hold the event loop."""
 
 _MOST_ROWS: Final = 512
 _FEWEST_ROWS: Final = 16
@@ -408,6 +413,7 @@ class VadPool:
         self._behind = False
         self._wake = asyncio.Event()
         self._row_seconds = 50e-6
+        self._learned = False
         self._executor: ThreadPoolExecutor | None = None
         self._task: asyncio.Task[None] | None = None
 
@@ -500,17 +506,21 @@ class VadPool:
         rounds = self._gather()
         if not self._ready:
             self._wake.clear()
-        if rounds:
-            self._bank.reserve(self._slots)
+        if not rounds:
+            return
+        self._bank.reserve(self._slots)
+        if self._learned and _cost(rounds) * self._row_seconds <= AT_ONCE:
+            results, seconds = self._bank.perform(rounds)
+        else:
             work = asyncio.get_running_loop().run_in_executor(executor, self._bank.perform, rounds)
             try:
                 results, seconds = await asyncio.shield(work)
             except asyncio.CancelledError:
                 await asyncio.wait([work])
                 raise
-            self._learn(rounds, seconds)
-            for done, result in zip(rounds, results, strict=True):
-                _deliver(done, result)
+        self._learn(rounds, seconds)
+        for done, result in zip(rounds, results, strict=True):
+            _deliver(done, result)
 
     def _gather(self) -> list[_Round]:
         """The next slice: a round of the streams in turn and, when they all fit, more rounds of those with more."""
@@ -545,8 +555,13 @@ class VadPool:
         return current, at
 
     def _learn(self, rounds: list[_Round], seconds: float) -> None:
-        rows = sum(len(done.streams) for done in rounds) + _ROUND_ROWS * len(rounds)
-        self._row_seconds += 0.1 * (seconds / rows - self._row_seconds)
+        self._row_seconds += 0.1 * (seconds / _cost(rounds) - self._row_seconds)
+        self._learned = True
+
+
+def _cost(rounds: list[_Round]) -> int:
+    """In rows."""
+    return sum(len(done.streams) for done in rounds) + _ROUND_ROWS * len(rounds)
 
 
 def _deliver(done: _Round, result: list[float] | Exception) -> None:

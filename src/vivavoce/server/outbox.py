@@ -89,6 +89,9 @@ class SocketOutbox:
                     frame = self._frames.popleft()
                     if len(frame) > FULL_BYTES:
                         await self._write_large(socket, frame)
+                    elif not self._unsent():
+                        # The system takes it at once, so that there is nothing to wait for.
+                        await socket.send_frame(frame, WSMsgType.TEXT)
                     else:
                         async with asyncio.timeout(self._stall_s):
                             await socket.send_frame(frame, WSMsgType.TEXT)
