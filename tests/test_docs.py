@@ -395,5 +395,5 @@ def test_the_example_engine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
     installed = (point for kind in ENGINE_KINDS for point in entry_points(group=f"vivavoce.{kind}"))
     engines = build_engines(load_config(tmp_path / "vivavoce.toml", environ={}), Registry([*points, *installed]))
     assert [name for (kind, name), _ in engines if kind == "synthesizer"] == ["fast_tones", "tones"]
-    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-p", "no:asyncio", "test_tones.py"]
-    assert "2 passed" in _run(command, tmp_path, PYTHONPATH=str(tmp_path))
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-p", "no:asyncio", "."]
+    assert "20 passed" in _run(command, tmp_path, PYTHONPATH=str(tmp_path))

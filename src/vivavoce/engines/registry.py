@@ -144,7 +144,7 @@ class Registry:
             raise EngineUnavailable(kind, name, error.message) from error
         except Exception as error:
             raise EngineUnavailable(kind, name, f"its factory failed: {type(error).__name__}: {error}") from error
-        return _checked(kind, name, engine)
+        return check_engine(kind, name, engine)
 
     def _point(self, kind: EngineKind, name: str) -> EntryPoint:
         points = self._points.get((kind, name), [])
@@ -180,7 +180,8 @@ def _resolved(options: Mapping[str, object], paths: tuple[str, ...], base: Path)
 # ---------------------------------------------------------------------------------------------------- checking
 
 
-def _checked(kind: EngineKind, name: str, engine: object) -> Engine:
+def check_engine(kind: EngineKind, name: str, engine: object) -> Engine:
+    """``engine`` itself, once it is found to keep the rules of its kind. Raises :class:`EngineUnavailable`."""
     try:
         problem = _problem(kind, engine)
     except Exception as error:
