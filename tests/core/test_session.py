@@ -533,6 +533,14 @@ def test_barge_in_says_why() -> None:
     assert details == se.StatusDetails(type="cancelled", reason="turn_detected")
 
 
+def test_what_the_model_used_counts_when_its_speech_is_cut_short() -> None:
+    case = streaming()
+    case.receive(c.UsageReported(case.response_id, input=c.InputTokens(text=70, cached_text=64), output_text=9))
+    done = only(case.session.receive(ce.ResponseCancel(), 1.0), se.ResponseDone).response
+    assert done.status == "cancelled"
+    assert done.usage == se.Usage(input_text=70, cached_text=64, output_text=9, output_audio=20)
+
+
 def test_a_truncated_open_item_stays_truncated() -> None:
     case = streaming()
     item_id = case.last_item

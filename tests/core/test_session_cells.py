@@ -292,6 +292,7 @@ INPUTS: Final[dict[str, Callable[[Case], c.Input]]] = {
     "no audio": lambda case: c.AudioProduced(case.response_id, b""),
     "call": lambda case: c.CallStarted(case.response_id, "f"),
     "arguments": lambda case: c.ArgumentsProduced(case.response_id, "}"),
+    "usage": lambda case: c.UsageReported(case.response_id, output_text=5),
     "finished": lambda case: c.ResponseFinished(case.response_id),
     "full": lambda case: c.ResponseFinished(case.response_id, "max_output_tokens"),
     "filtered": lambda case: c.ResponseFinished(case.response_id, "content_filter"),
@@ -300,6 +301,7 @@ INPUTS: Final[dict[str, Callable[[Case], c.Input]]] = {
     "late audio": lambda case: c.AudioProduced("resp_gone", SECOND),
     "late call": lambda case: c.CallStarted("resp_gone", "f"),
     "late arguments": lambda case: c.ArgumentsProduced("resp_gone", "}"),
+    "late usage": lambda case: c.UsageReported("resp_gone", output_text=5),
     "late end": lambda case: c.ResponseFinished("resp_gone"),
     "late failure": lambda case: c.ResponseFailed("resp_gone", FAULT),
     "late grant": lambda case: c.QuotaGranted("resp_gone", LIMITS),
@@ -541,6 +543,9 @@ EXPECTED: Final[dict[str, dict[str, str]]] = {
         "calling": "ArgumentsDelta",
         "*": "",
     },
+    "usage": {
+        "*": "",
+    },
     "finished": {
         "created": END,
         "streaming talking": END_SPEECH,
@@ -583,6 +588,9 @@ EXPECTED: Final[dict[str, dict[str, str]]] = {
         "*": "",
     },
     "late arguments": {
+        "*": "",
+    },
+    "late usage": {
         "*": "",
     },
     "late end": {

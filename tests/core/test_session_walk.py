@@ -327,6 +327,7 @@ class SessionWalk(RuleBasedStateMachine):
                 c.AudioProduced(response_id, b"\0\0"),
                 c.CallStarted(response_id, "f"),
                 c.ArgumentsProduced(response_id, "x"),
+                c.UsageReported(response_id, output_text=7),
                 c.ResponseFinished(response_id),
                 c.ResponseFailed(response_id, errors.internal_error()),
             ):

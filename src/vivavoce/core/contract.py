@@ -124,6 +124,26 @@ class ArgumentsProduced:
 
 
 @dataclass(frozen=True, slots=True)
+class InputTokens:
+    """What a model has read; what is cached is a part of the same modality."""
+
+    text: int = 0
+    audio: int = 0
+    cached_text: int = 0
+    cached_audio: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class UsageReported:
+    """The model itself has counted what the response used. What is None here, the session counts."""
+
+    response_id: str
+    input: InputTokens | None = None
+    output_text: int | None = None
+    output_audio: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class ResponseFinished:
     response_id: str
     reason: Literal["stop", "max_output_tokens", "content_filter"] = "stop"
@@ -162,6 +182,7 @@ Report: TypeAlias = (
     | AudioProduced
     | CallStarted
     | ArgumentsProduced
+    | UsageReported
     | ResponseFinished
     | ResponseFailed
 )

@@ -8,6 +8,8 @@ Laws
 4. ``Created`` waits for admission by quota, ``Streaming`` has an engine at work; both can be cut short any time.
 5. Reports for a response that is gone are late, and change nothing.
 6. Output is counted as it comes; at the limit the response is cut there and ends incomplete.
+7. ``usage`` says what the model has counted itself, where it has, and else what was counted here; limits go by the
+   latter, since a model counts only when it is done.
 """
 
 from __future__ import annotations
@@ -16,6 +18,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from enum import Enum, auto
 from typing import Final
+
+from msgspec import structs
 
 from vivavoce.audio.formats import TICKS_PER_MS
 from vivavoce.core import contract as c
@@ -55,6 +59,7 @@ class Run:
     open_tokens: int = 0
     """Those of the item that is being made: the sum of its pieces, which may be more than the whole."""
     audio_ticks: int = 0
+    reported: c.UsageReported | None = None
 
     @property
     def text_tokens(self) -> int:
@@ -62,15 +67,12 @@ class Run:
 
     @property
     def usage(self) -> se.Usage:
-        counted = self.input_usage
-        return se.Usage(
-            input_text=counted.input_text,
-            input_audio=counted.input_audio,
-            cached_text=counted.cached_text,
-            cached_audio=counted.cached_audio,
+        counted = structs.replace(
+            self.input_usage,
             output_text=self.text_tokens,
             output_audio=usage.assistant_audio_tokens(self.audio_ticks),
         )
+        return counted if self.reported is None else _as_reported(counted, self.reported)
 
     @property
     def tokens_left(self) -> int | None:
@@ -206,6 +208,11 @@ class Responses:
             run.open_tokens += tokens
             self._perform(run, run.output.arguments(report.text))
 
+    def used(self, report: c.UsageReported) -> None:
+        run = self._find(report.response_id)
+        if run is not None:
+            run.reported = report
+
     def finished(self, report: c.ResponseFinished) -> None:
         run = self._find(report.response_id)
         if run is None:
@@ -338,3 +345,19 @@ class Responses:
         if in_band:
             cached_text, cached_audio = self._cache.look_up(plan.instructions, plan.tools, plan.context)
         return se.Usage(input_text=text, input_audio=audio, cached_text=cached_text, cached_audio=cached_audio)
+
+
+def _as_reported(counted: se.Usage, reported: c.UsageReported) -> se.Usage:
+    if (read := reported.input) is not None:
+        counted = structs.replace(
+            counted,
+            input_text=read.text,
+            input_audio=read.audio,
+            cached_text=read.cached_text,
+            cached_audio=read.cached_audio,
+        )
+    if reported.output_text is not None:
+        counted = structs.replace(counted, output_text=reported.output_text)
+    if reported.output_audio is not None:
+        counted = structs.replace(counted, output_audio=reported.output_audio)
+    return counted

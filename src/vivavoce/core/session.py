@@ -217,6 +217,8 @@ class Session:
             case c.QuotaSettled():
                 self._responses.settled()
                 self._journal.emit(se.RateLimitsUpdated("done", event.rate_limits))
+            case c.UsageReported():
+                self._responses.used(event)
             case c.ResponseFinished():
                 self._responses.finished(event)
             case c.ResponseFailed():

@@ -259,7 +259,16 @@ class AudioInput:
     transcript: str | None = None
 
 
-Content: TypeAlias = TextInput | AudioInput
+@dataclass(frozen=True, slots=True)
+class ImageInput:
+    """A picture; only for a model whose capabilities say that it sees."""
+
+    url: str
+    """A ``data:`` URL, or one that the model's server can fetch."""
+    detail: Literal["auto", "low", "high"] = "auto"
+
+
+Content: TypeAlias = TextInput | AudioInput | ImageInput
 
 
 @dataclass(frozen=True, slots=True)
@@ -346,10 +355,40 @@ class ToolArgumentsDelta:
 
 
 @dataclass(frozen=True, slots=True)
+class InputUsage:
+    """Tokens that a model has read. What is cached is a part of the same modality; raises ValueError otherwise."""
+
+    text: int = 0
+    audio: int = 0
+    cached_text: int = 0
+    cached_audio: int = 0
+
+    def __post_init__(self) -> None:
+        if not (0 <= self.cached_text <= self.text and 0 <= self.cached_audio <= self.audio):
+            raise ValueError("tokens are not negative, and cached ones are a part of all")
+
+
+@dataclass(frozen=True, slots=True)
+class Usage:
+    """What a generation has used, as the model itself counted it. What is None, the server counts."""
+
+    input: InputUsage | None = None
+    output_text: int | None = None
+    """Tokens of words and calls, and what the model thought besides."""
+    output_audio: int | None = None
+
+    def __post_init__(self) -> None:
+        if min(self.output_text or 0, self.output_audio or 0) < 0:
+            raise ValueError("tokens are not negative")
+
+
+@dataclass(frozen=True, slots=True)
 class Finish:
     """Last of every generation that was not cut short."""
 
     reason: Literal["stop", "max_output_tokens", "content_filter"] = "stop"
+    usage: Usage | None = None
+    """None where the model does not say."""
 
 
 ModelDelta: TypeAlias = TextDelta | ToolCallStart | ToolArgumentsDelta | Finish

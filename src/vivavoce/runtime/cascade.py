@@ -17,7 +17,7 @@ from vivavoce.core.context import ResponsePlan
 from vivavoce.engines import base
 from vivavoce.runtime.clauses import ClauseSplitter
 from vivavoce.runtime.engines import Outbox
-from vivavoce.runtime.request import Words, generation_request
+from vivavoce.runtime.request import Words, generation_request, usage_report
 from vivavoce.runtime.sound import SoundWriter
 
 _CLAUSES_AHEAD: Final = 4
@@ -88,6 +88,8 @@ class Cascade:
                         self._report(c.ArgumentsProduced(response_id, delta.text))
                     case base.Finish():
                         finish = delta
+                        if delta.usage is not None:
+                            self._report(usage_report(response_id, delta.usage))
         return finish
 
     async def _end_of_message(self) -> None:

@@ -8,6 +8,7 @@ from typing import TypeAlias
 
 from vivavoce.audio.formats import AudioFormat
 from vivavoce.audio.resample import clip_to_pcm
+from vivavoce.core import contract as c
 from vivavoce.core.context import Entry, ResponsePlan
 from vivavoce.engines import base
 from vivavoce.wire import items
@@ -78,3 +79,15 @@ async def _speech(entry: Entry, index: int, *, hears_audio: bool, words: Words) 
 
 def _tool_choice(choice: sc.ToolChoice) -> base.ToolChoice:
     return base.NamedTool(choice.name) if isinstance(choice, sc.NamedFunction) else choice
+
+
+def usage_report(response_id: str, usage: base.Usage) -> c.UsageReported:
+    """What a model says it used, as the session is told."""
+    read = usage.input
+    tokens = None if read is None else c.InputTokens(read.text, read.audio, read.cached_text, read.cached_audio)
+    return c.UsageReported(
+        response_id,
+        input=tokens,
+        output_text=usage.output_text,
+        output_audio=usage.output_audio,
+    )

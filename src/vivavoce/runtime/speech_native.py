@@ -12,7 +12,7 @@ from vivavoce.core import contract as c
 from vivavoce.core.context import ResponsePlan
 from vivavoce.engines import base
 from vivavoce.runtime.engines import Outbox
-from vivavoce.runtime.request import Words, generation_request
+from vivavoce.runtime.request import Words, generation_request, usage_report
 
 
 class SpeechNative:
@@ -69,6 +69,8 @@ class SpeechNative:
                         self._report(c.ArgumentsProduced(plan.response_id, delta.text))
                     case base.Finish():
                         finish = delta
+                        if delta.usage is not None:
+                            self._report(usage_report(plan.response_id, delta.usage))
         self._end_of_message()
         self._report(c.ResponseFinished(plan.response_id, finish.reason))
 

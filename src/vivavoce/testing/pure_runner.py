@@ -23,6 +23,7 @@ from vivavoce.core.session import Identity, Session
 from vivavoce.core.turns import FRAME_TICKS
 from vivavoce.gateway.quota import Denied, Quota, Reservation
 from vivavoce.runtime.driver import retrieved
+from vivavoce.runtime.request import usage_report
 from vivavoce.testing import script as s
 from vivavoce.testing.ledger import Ledger, frames, sound
 from vivavoce.testing.matching import Actual, Closed, Judge, Names
@@ -134,6 +135,8 @@ class PureRunner:
                 for report in self._vad.release():
                     self._post(report)
             case _:
+                if isinstance(command, s.Finish) and command.usage is not None:
+                    self._post(usage_report(self.ledger.response_of(command), command.usage))
                 self._post(self._report(command))
         return self._take()
 

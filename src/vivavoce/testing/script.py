@@ -14,6 +14,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final, Literal, TypeAlias, cast, get_args
 
+import msgspec
+
+from vivavoce.engines.base import Usage
 from vivavoce.wire.dialects.profiles import PROFILES
 from vivavoce.wire.session_config import SessionKind
 
@@ -100,6 +103,8 @@ class ProduceArguments:
 class Finish:
     reason: Literal["stop", "max_output_tokens", "content_filter"]
     response: int | None
+    usage: Usage | None = None
+    """What the model says it used."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -445,9 +450,7 @@ def _engine_command(rest: str) -> EngineCommand:
         case "args":
             return ProduceArguments(_string(argument), response)
         case "finish":
-            if argument not in _REASONS:
-                raise ValueError(f"finish takes one of {', '.join(_REASONS)}")
-            return Finish(cast(Literal["stop", "max_output_tokens", "content_filter"], argument), response)
+            return _finish(argument, response)
         case "fail":
             return _fail(argument, response)
         case "bug":
@@ -476,6 +479,17 @@ def _heard(argument: str) -> Heard:
     if heard.logprobs:
         heard.tokens()
     return heard
+
+
+def _finish(argument: str, response: int | None) -> Finish:
+    reason, _, usage = argument.partition(" ")
+    if reason not in _REASONS:
+        raise ValueError(f"finish takes one of {', '.join(_REASONS)}, and perhaps the usage")
+    return Finish(
+        cast(Literal["stop", "max_output_tokens", "content_filter"], reason),
+        response,
+        msgspec.convert(_object(usage.strip()), Usage) if usage else None,
+    )
 
 
 def _fail(argument: str, response: int | None) -> Fail:

@@ -207,7 +207,7 @@ class _SocketRunner:
             case s.ProduceArguments():
                 return base.ToolArgumentsDelta(command.text)
             case s.Finish():
-                return base.Finish(command.reason)
+                return base.Finish(command.reason, command.usage)
             case s.Fail():
                 return base.EngineError(command.code, command.message, type=command.type)
             case s.Bug():

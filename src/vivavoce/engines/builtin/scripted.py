@@ -19,10 +19,12 @@ from typing import Annotated, Any
 import msgspec
 
 from vivavoce.engines.base import (
+    AudioInput,
     EngineError,
     EngineOptionsError,
     Finish,
     GenerationRequest,
+    ImageInput,
     LanguageModel,
     LanguageModelCapabilities,
     Message,
@@ -180,8 +182,13 @@ def _text_of(turn: object) -> str:
     assert isinstance(turn, Message)
     said: list[str] = []
     for part in turn.content:
-        text = part.text if isinstance(part, TextInput) else part.transcript or ""
-        said.append(" ".join(text.split()))
+        match part:
+            case TextInput():
+                said += [" ".join(part.text.split())]
+            case AudioInput():
+                said += [" ".join((part.transcript or "").split())]
+            case ImageInput():
+                pass
     return " ".join(filter(None, said))
 
 
