@@ -24,7 +24,7 @@ from vivavoce.wire.codec import preview_codec
 from vivavoce.wire.server_events import RateLimit
 from vivavoce.wire.session_config import SessionConfig
 
-APPEND = 50
+APPEND = 49
 FRAME = 19
 DELTA = 49
 MESSAGE = b'{"type":"message","role":"user","content":[{"type":"input_text","text":"Hello."}]}}'

@@ -47,6 +47,10 @@ _JUDGED_TICKS: Final = 8000 * TICKS_PER_MS
 """The end of a turn is judged by no more sound than this."""
 
 
+_FORMATS: Final = {fmt.value: fmt for fmt in AudioFormat}
+"""Asked for each append, and an enumeration is slow to find a member by its value."""
+
+
 class Phase(Enum):
     OPEN = auto()
     CLOSING = auto()
@@ -295,7 +299,7 @@ class Session:
 
     @property
     def _input_format(self) -> AudioFormat:
-        return AudioFormat(self.config.input_audio_format)
+        return _FORMATS[self.config.input_audio_format]
 
     def _append(self, event: ce.InputAudioAppend) -> None:
         fmt = self._input_format
