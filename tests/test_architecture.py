@@ -42,7 +42,9 @@ ROOMS: Final[dict[str, frozenset[str]]] = {
 
 PURE_ROOMS: Final[dict[str, frozenset[str]]] = {
     "wire": frozenset({"functools", "msgspec", "pybase64", "re", "types"}),
-    "core": frozenset({"functools", "hashlib", "itertools", "math", "msgspec", "re", "types"}),
+    "core": frozenset(
+        {"array", "bisect", "functools", "hashlib", "itertools", "math", "msgspec", "re", "types", "unicodedata"}
+    ),
     "audio": frozenset({"functools", "itertools", "math", "numpy", "soxr", "webrtc_noise_gain"}),
     "audio.formats": frozenset(),
 }

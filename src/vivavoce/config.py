@@ -144,6 +144,8 @@ class DeploymentSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unkno
     strict: bool = True
     """Refuse what the service refuses; false takes some spellings that only its documents print."""
     instructions: str = DEFAULT_INSTRUCTIONS
+    heard_text: bool = True
+    """Let the model keep the words of a truncated message that were heard; clients see none either way."""
     capacity: Annotated[int, msgspec.Meta(ge=1, le=10_000_000)] = 10_000
     """Thousands of tokens per minute."""
     requests_per_minute: _Count | None = None

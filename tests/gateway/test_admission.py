@@ -25,7 +25,7 @@ Pairs = tuple[tuple[str, str], ...]
 def deployment(name: str, model: str, version: str, profile: str = "") -> Deployment:
     return Deployment(
         name=name, model=model, version=version, profile=profile, conversation_created=True,
-        strict=True, instructions="", engines={}, tokens_per_minute=1, requests_per_minute=1,
+        strict=True, instructions="", heard_text=True, engines={}, tokens_per_minute=1, requests_per_minute=1,
     )  # fmt: skip
 
 

@@ -105,6 +105,7 @@ class Stage:
                     strict=True,
                     conversation_created=True,
                     instructions=INSTRUCTIONS,
+                    heard_text=True,
                     engines={},
                     tokens_per_minute=TOKENS_PER_MINUTE,
                     requests_per_minute=REQUESTS_PER_MINUTE,

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from types import MappingProxyType
 
 from vivavoce.audio.formats import AudioFormat, Clip
+from vivavoce.core.alignment import Alignment
 from vivavoce.wire.items import Item
 from vivavoce.wire.session_config import FunctionTool, Modality, ToolChoice, Voice
 
@@ -27,6 +28,10 @@ class Entry:
     audio_ms: int = 0
     """Milliseconds of assistant audio that the conversation holds."""
     truncated: bool = False
+    alignment: Alignment | None = None
+    """Of what the assistant said; None where nobody wants to know what was heard of it."""
+    heard_text: str | None = None
+    """The words of a truncated message that were heard, for the model; they are not in ``item`` any more."""
 
     @property
     def has_audio(self) -> bool:

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
 from vivavoce.audio.formats import AudioFormat, Clip
+from vivavoce.core.alignment import Mark
 from vivavoce.core.context import ResponsePlan
 from vivavoce.wire.client_events import ClientEvent, Rejected
 from vivavoce.wire.errors import ServerFault
@@ -109,6 +110,8 @@ class AudioProduced:
     response_id: str
     audio: bytes
     """In the plan's output format; whole samples."""
+    marks: tuple[Mark, ...] = ()
+    """Where words of the message stand in its sound, as far as is known now: in this audio, or near it."""
 
 
 @dataclass(frozen=True, slots=True)

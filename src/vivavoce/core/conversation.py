@@ -15,6 +15,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from typing import Final
 
+from vivavoce.audio.formats import TICKS_PER_MS
 from vivavoce.core import usage
 from vivavoce.core.context import Entry
 from vivavoce.wire import errors, items
@@ -211,10 +212,20 @@ def _text_chars(item: items.Item) -> int:
             return len(item.output)
 
 
+def _spoken(item: items.MessageItem) -> str:
+    return "".join(part.transcript or "" for part in item.content if isinstance(part, items.AudioPart))
+
+
 def truncated(entry: Entry, audio_end_ms: int, tokens: usage.Tokens) -> Entry:
-    """``entry``, an assistant message, with ``audio_end_ms`` of its audio and none of its words."""
+    """``entry``, an assistant message, with ``audio_end_ms`` of its audio and none of its words in the item.
+
+    What was heard of them stays beside it, where the entry knows how words and sound go together.
+    """
     item = entry.item
     assert isinstance(item, items.MessageItem)
+    heard_text = None
+    if entry.alignment is not None:
+        heard_text = entry.alignment.heard(_spoken(item) or entry.heard_text or "", audio_end_ms * TICKS_PER_MS)
     parts = tuple(items.AudioPart(None) if isinstance(p, items.AudioPart) else p for p in item.content)
     item = items.MessageItem(item.id, item.role, parts, item.status)
     return replace(
@@ -222,6 +233,7 @@ def truncated(entry: Entry, audio_end_ms: int, tokens: usage.Tokens) -> Entry:
         item=item,
         audio_ms=audio_end_ms,
         truncated=True,
+        heard_text=heard_text,
         text_tokens=tokens.item(item),
         audio_tokens=audio_end_ms // usage.ASSISTANT_MS_PER_TOKEN,
     )

@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from typing import TypeAlias
 
 from vivavoce.audio.formats import AudioFormat
+from vivavoce.core.alignment import Alignment, Mark
 from vivavoce.core.ids import Ids
 from vivavoce.wire import items
 from vivavoce.wire import server_events as se
@@ -33,6 +34,8 @@ class Closed:
 
     item: items.Item
     audio_ticks: int
+    alignment: Alignment | None = field(default=None, compare=False)
+    """Of its words and its sound; None for a call."""
 
 
 Step: TypeAlias = se.ServerEvent | Opened | Closed
@@ -46,6 +49,7 @@ class Between:
 @dataclass(slots=True)
 class OpenMessage:
     item_id: str
+    alignment: Alignment
     texts: list[str] = field(default_factory=list)
     audio_ticks: int = 0
 
@@ -61,13 +65,16 @@ class OpenCall:
 class Output:
     """The items of one response, done and open. Every method yields steps in the order to perform them."""
 
-    def __init__(self, response_id: str, *, speaks: bool, output_format: AudioFormat, ids: Ids) -> None:
+    def __init__(
+        self, response_id: str, *, speaks: bool, output_format: AudioFormat, ids: Ids, speed: float = 1.0
+    ) -> None:
         self.done: list[items.Item] = []
         self.open: Between | OpenMessage | OpenCall = Between()
         self._response_id = response_id
         self._speaks = speaks
         self._format = output_format
         self._ids = ids
+        self._speed = speed
 
     @property
     def untouched(self) -> bool:
@@ -80,8 +87,10 @@ class Output:
         at = (self._response_id, message.item_id, len(self.done), 0)
         yield se.TranscriptDelta(*at, delta) if self._speaks else se.TextDelta(*at, delta)
 
-    def audio(self, data: bytes) -> Iterator[Step]:
+    def audio(self, data: bytes, marks: tuple[Mark, ...] = ()) -> Iterator[Step]:
         message = yield from self._message()
+        if marks:
+            message.alignment.add(marks)
         message.audio_ticks += self._format.ticks(len(data))
         yield se.AudioDelta(self._response_id, message.item_id, len(self.done), 0, data)
 
@@ -105,9 +114,9 @@ class Output:
         match self.open:
             case Between():
                 return None
-            case OpenMessage(item_id, _, audio_ticks):
+            case OpenMessage(item_id, alignment, _, audio_ticks):
                 item = items.MessageItem(item_id, "assistant", (self._part(self.open),), "in_progress")
-                return Closed(item, audio_ticks)
+                return Closed(item, audio_ticks, alignment)
             case OpenCall(item_id, call_id, name, arguments):
                 return Closed(items.FunctionCallItem(item_id, call_id, name, "".join(arguments), "in_progress"), 0)
 
@@ -125,7 +134,7 @@ class Output:
         if isinstance(self.open, OpenMessage):
             return self.open
         yield from self.close("completed")
-        message = OpenMessage(self._ids.next("item"))
+        message = OpenMessage(self._ids.next("item"), Alignment(self._speed))
         self.open = message
         item = items.MessageItem(message.item_id, "assistant", (), "in_progress")
         part: items.OutputPart = items.AudioPart("") if self._speaks else items.TextPart("")
@@ -147,8 +156,10 @@ class Output:
         else:
             yield se.TextDone(*at, part.text)
         yield se.ContentPartDone(*at, part)
+        if status == "completed":
+            message.alignment.add((Mark(message.audio_ticks, sum(map(len, message.texts))),))
         item = items.MessageItem(message.item_id, "assistant", (part,), status)
-        yield from self._finish(item, message.audio_ticks)
+        yield from self._finish(item, message.audio_ticks, message.alignment)
 
     def _close_call(self, call: OpenCall, status: items.ItemStatus) -> Iterator[Step]:
         arguments = "".join(call.arguments)
@@ -156,8 +167,8 @@ class Output:
         item = items.FunctionCallItem(call.item_id, call.call_id, call.name, arguments, status)
         yield from self._finish(item, 0)
 
-    def _finish(self, item: items.Item, audio_ticks: int) -> Iterator[Step]:
-        yield Closed(item, audio_ticks)
+    def _finish(self, item: items.Item, audio_ticks: int, alignment: Alignment | None = None) -> Iterator[Step]:
+        yield Closed(item, audio_ticks, alignment)
         yield se.OutputItemDone(self._response_id, len(self.done), item)
         self.done.append(item)
         self.open = Between()

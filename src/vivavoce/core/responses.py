@@ -86,7 +86,9 @@ class Run:
 class Responses:
     """All responses of one session."""
 
-    def __init__(self, *, model: str, ids: Ids, conversation: Conversation, journal: Journal) -> None:
+    def __init__(
+        self, *, model: str, ids: Ids, conversation: Conversation, journal: Journal, heard_text: bool = True
+    ) -> None:
         self.default: Run | None = None
         self.apart: dict[str, Run] = {}
         self._settling = 0
@@ -95,6 +97,7 @@ class Responses:
         self._ids = ids
         self._conversation = conversation
         self._journal = journal
+        self._heard_text = heard_text
         self._tokens = conversation.tokens
         self._cache = usage.PromptCache(self._tokens)
 
@@ -122,7 +125,13 @@ class Responses:
         """Begin a response; the caller has made sure by :meth:`check_free` that it may."""
         run = Run(
             plan=plan,
-            output=Output(plan.response_id, speaks=plan.speaks, output_format=plan.output_format, ids=self._ids),
+            output=Output(
+                plan.response_id,
+                speaks=plan.speaks,
+                output_format=plan.output_format,
+                ids=self._ids,
+                speed=plan.speed,
+            ),
             in_band=plan.in_band,
             metadata=metadata,
             input_usage=self._input_usage(plan, in_band=plan.in_band),
@@ -186,7 +195,7 @@ class Responses:
             data = data[: fmt.bytes_of(max(0, room))] if cut else data
         if data:
             run.audio_ticks += fmt.ticks(len(data))
-            self._perform(run, run.output.audio(data))
+            self._perform(run, run.output.audio(data, report.marks))
         if cut:
             self._incomplete(run, "max_output_tokens")
 
@@ -336,6 +345,7 @@ class Responses:
             text_tokens=self._tokens.item(step.item),
             audio_tokens=usage.assistant_audio_tokens(step.audio_ticks),
             audio_ms=step.audio_ticks // TICKS_PER_MS,
+            alignment=step.alignment if self._heard_text else None,
         )
 
     def _input_usage(self, plan: ResponsePlan, *, in_band: bool) -> se.Usage:

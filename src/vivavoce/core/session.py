@@ -89,6 +89,8 @@ class Identity:
     tokens: usage.Tokens = field(default_factory=usage.Tokens)
     keeps_audio: bool = True
     """User audio is kept when its words are known: the client may ask for it, or the model listens to it itself."""
+    heard_text: bool = True
+    """Of what the assistant said, the model keeps the words that were heard before a truncation."""
     reduces_noise: bool = False
     """Whoever feeds the session applies ``input_audio_noise_reduction`` to the audio first."""
 
@@ -119,7 +121,11 @@ class Session:
         self._tokens = identity.tokens
         self._conversation = Conversation(self._ids.next("conv"), self._tokens)
         self._responses = Responses(
-            model=identity.model, ids=self._ids, conversation=self._conversation, journal=self._journal
+            model=identity.model,
+            ids=self._ids,
+            conversation=self._conversation,
+            journal=self._journal,
+            heard_text=identity.heard_text,
         )
         self._audio = InputAudio()
         self._turn: turns.Turn = turns.Off() if config.turn_detection is None else turns.Quiet()

@@ -69,6 +69,8 @@ class Deployment:
     """Refuse what the service refuses; otherwise take some spellings that only its documents print."""
     instructions: str
     """Default instructions of its sessions."""
+    heard_text: bool
+    """The model keeps the words of a truncated message that were heard."""
     engines: Mapping[EngineKind, str]
     tokens_per_minute: int
     requests_per_minute: int
@@ -88,6 +90,7 @@ class Deployment:
             conversation_created=settings.conversation_created,
             strict=settings.strict,
             instructions=settings.instructions,
+            heard_text=settings.heard_text,
             engines=settings.engines,
             tokens_per_minute=settings.capacity * 1000,
             requests_per_minute=settings.requests_per_minute or settings.capacity * REQUESTS_PER_1000_TOKENS,

@@ -56,8 +56,10 @@ async def _turn(entry: Entry, *, hears_audio: bool, words: Words, keeps_speech: 
                     case items.InputTextPart() | items.TextPart():
                         content.append(base.TextInput(part.text))
                     case items.AudioPart():
-                        # A truncated part has no words left (protocol section 4.6).
-                        content += [base.TextInput(part.transcript)] if part.transcript else []
+                        # A truncated part has no words left (protocol section 4.6), and a model that remembers
+                        # its own speech needs none. To others, those that were heard are all that is left of it.
+                        said = part.transcript or (None if keeps_speech else entry.heard_text)
+                        content += [base.TextInput(said)] if said else []
                     case items.InputAudioPart():
                         content.append(await _speech(entry, i, hears_audio=hears_audio, words=words))
             audio_ms = entry.audio_ms if entry.has_audio else None

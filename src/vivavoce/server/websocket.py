@@ -155,6 +155,7 @@ class RealtimeEndpoint:
             seed=secrets.token_bytes(32),
             model_aliases=frozenset({deployment.name, deployment.model}),
             kind=admission.kind,
+            heard_text=deployment.heard_text,
             reduces_noise=self._reduces_noise,
             keeps_audio=codec.gives_audio_back or engines.speaker.hears_audio,
         )

@@ -8,6 +8,7 @@ audio clock, and the probability of a frame is its mean amplitude.
 from __future__ import annotations
 
 import json
+from array import array
 from collections import deque
 from collections.abc import Callable
 from typing import Any, Final, TypeAlias, assert_never
@@ -76,6 +77,7 @@ class PureRunner:
             seed=seed,
             model_aliases=frozenset({s.DEPLOYMENT}),
             kind=settings.intent,
+            heard_text=settings.heard_text,
             reduces_noise=settings.noise_reduction,
             # As for a model that reads; on the server the puppet hears. A client must not tell one from the other.
             keeps_audio=self._codec.gives_audio_back,
@@ -315,6 +317,8 @@ def _fields(effect: c.Effect) -> Any:
 
 
 def _plain(value: Any) -> Any:
+    if isinstance(value, array):
+        return list(value)
     if hasattr(value, "items"):
         return dict(value)
     raise NotImplementedError  # msgspec asks for it where a hook knows no answer, and tells of the type itself

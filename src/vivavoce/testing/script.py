@@ -240,6 +240,7 @@ class Settings:
     logprobs: bool = False
     """The recogniser can tell how sure it is of each word."""
     noise_reduction: bool = True
+    heard_text: bool = True
     """The server has noise reduction."""
     engine_rate: int = 24000
     """Hz of the sound that the puppet model makes; 8000 where a script wants G.711 as it is."""
@@ -375,6 +376,8 @@ class _Reader:
                 self.settings.session_seconds = int(value)
             case "logprobs":
                 self.settings.logprobs = {"on": True, "off": False}[value]
+            case "heard_text":
+                self.settings.heard_text = {"on": True, "off": False}[value]
             case "noise_reduction":
                 self.settings.noise_reduction = {"on": True, "off": False}[value]
             case "engine_rate":

@@ -95,6 +95,7 @@ class _Theatre:
             conversation_created=settings.conversation_created,
             strict=settings.strict,
             instructions=settings.instructions,
+            heard_text=settings.heard_text,
             engines={},
             tokens_per_minute=settings.tokens,
             requests_per_minute=settings.requests,
