@@ -27,7 +27,7 @@ from vivavoce.engines.builtin.espeak import (
     WordFinder,
     create,
 )
-from vivavoce.engines.builtin.espeak_worker import RawWord, pack_chunk, unpack_chunk
+from vivavoce.engines.builtin.speech_job import RawWord, pack_chunk, unpack_chunk
 
 BYTES_PER_MS = SAMPLE_RATE * 2 / 1000
 TEXT = "Hello there, how are you today? Everything went very well."

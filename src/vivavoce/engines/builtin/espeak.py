@@ -38,12 +38,11 @@ from vivavoce.engines.base import (
 from vivavoce.engines.builtin.espeak_worker import (
     FASTEST_WPM,
     SLOWEST_WPM,
-    RawWord,
     SpeakRequest,
     WorkerHello,
     WorkerSetup,
-    unpack_chunk,
 )
+from vivavoce.engines.builtin.speech_job import RawWord, unpack_chunk
 from vivavoce.engines.builtin.worker_options import convert_options
 from vivavoce.engines.builtin.worker_pool import WorkerPool, WorkerSpec
 

@@ -8,8 +8,8 @@ resets (the place in its table of pitch flutter, the phase of its noise), so tha
 different each time; a fork always begins at the same state. It costs 2 ms, and a text that crashes the
 library takes only its own fork along. While a job runs, its fork owns the channel: the process that made it waits.
 
-Jobs (see :mod:`vivavoce.engines.builtin.worker_channel`): OPEN carries a :class:`SpeakRequest` (JSON), each
-DATA of the answer a chunk (:func:`pack_chunk`).
+Jobs are those of :mod:`vivavoce.engines.builtin.speech_job`: OPEN carries a :class:`SpeakRequest` (JSON). Words are
+espeak-ng's own events: the position counts characters from 1, and the length may be 0.
 """
 
 from __future__ import annotations
@@ -18,14 +18,13 @@ import ctypes
 import json
 import os
 import resource
-import struct
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Final
 
 import msgspec
 
-from vivavoce.engines.builtin.worker_channel import CREDIT_PAYLOAD, Channel, Kind, open_worker
+from vivavoce.engines.builtin.speech_job import CancelledJob, RawWord, SpeechJob
+from vivavoce.engines.builtin.worker_channel import Channel, Kind, open_worker
 
 SLOWEST_WPM: Final = 80
 FASTEST_WPM: Final = 450
@@ -42,12 +41,6 @@ _EVENT_END_OF_LIST: Final = 0
 _EVENT_WORD: Final = 1
 _PARAMETER_RATE: Final = 1
 _FLAGS_UTF8_END_PAUSE: Final = 0x0001 | 0x1000
-
-_COUNT: Final = struct.Struct("<H")
-_WORD: Final = struct.Struct("<III")
-
-RawWord = tuple[int, int, int]
-"""A word event: position in the text (characters, from 1), length (characters, may be 0), milliseconds."""
 
 
 class WorkerSetup(msgspec.Struct, frozen=True):
@@ -70,17 +63,6 @@ class SpeakRequest(msgspec.Struct, frozen=True):
     text: str
     voice: str
     words_per_minute: int
-
-
-def pack_chunk(pcm: bytes, words: Sequence[RawWord]) -> bytes:
-    """Words and sound as one payload."""
-    return _COUNT.pack(len(words)) + b"".join(_WORD.pack(*word) for word in words) + pcm
-
-
-def unpack_chunk(payload: bytes) -> tuple[bytes, list[RawWord]]:
-    (count,) = _COUNT.unpack_from(payload)
-    pcm_at = _COUNT.size + count * _WORD.size
-    return payload[pcm_at:], list(_WORD.iter_unpack(payload[_COUNT.size : pcm_at]))
 
 
 class _Event(ctypes.Structure):
@@ -155,9 +137,7 @@ class Speaker:
     """
 
     def __init__(self, channel: Channel, job: int, window: int) -> None:
-        self._channel = channel
-        self._job = job
-        self._room = window
+        self._job = SpeechJob(channel, job, window)
         self._held = bytearray()
         self._words: list[RawWord] = []
         self._spoke = False
@@ -189,27 +169,10 @@ class Speaker:
             self._send()
 
     def _send(self) -> None:
-        while self._room <= 0:
-            self._listen(self._channel.receive())
-        while (frame := self._channel.poll()) is not None:
-            self._listen(frame)
-        payload = pack_chunk(bytes(self._held), self._words)
+        pcm, words = bytes(self._held), self._words
         self._held.clear()
         self._words = []
-        self._room -= len(payload)
-        self._channel.send(self._job, Kind.DATA, payload)
-
-    def _listen(self, frame: Any) -> None:
-        if frame.job != self._job:
-            return
-        if frame.kind is Kind.CREDIT:
-            self._room += CREDIT_PAYLOAD.unpack(frame.payload)[0]
-        elif frame.kind is Kind.CANCEL:
-            raise CancelledJob
-
-
-class CancelledJob(Exception):
-    """The reader of this job is gone."""
+        self._job.send(pcm, words)
 
 
 def _listed(events: Any) -> list[Any]:
