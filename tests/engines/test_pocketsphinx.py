@@ -19,8 +19,9 @@ from vivavoce.engines.base import (
     TranscriptDelta,
     TranscriptionOptions,
 )
-from vivavoce.engines.builtin.pocketsphinx import Backlog, PocketsphinxTranscriber, create
+from vivavoce.engines.builtin.pocketsphinx import PocketsphinxTranscriber, create
 from vivavoce.engines.builtin.pocketsphinx_worker import Utterance, VoiceMean, clean
+from vivavoce.engines.builtin.worker_hearing import Backlog
 
 WORDS = "what is the weather like today"
 

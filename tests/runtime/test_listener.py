@@ -55,6 +55,9 @@ class Recogniser:
     at_once = False
     asked = 0
 
+    def __init__(self) -> None:
+        self.options: list[TranscriptionOptions] = []
+
     async def start(self) -> None: ...
     async def close(self) -> None: ...
 
@@ -62,6 +65,7 @@ class Recogniser:
         self, audio: AsyncIterator[bytes], options: TranscriptionOptions
     ) -> AsyncGenerator[TranscriptDelta, None]:
         self.asked += 1
+        self.options.append(options)
         if self.fault and self.at_once:
             raise self.fault
         size = sum([len(piece) async for piece in audio])
@@ -232,6 +236,17 @@ async def _fault(listener: Listener, item_id: str) -> str:
     with pytest.raises(EngineError) as caught:
         await listener.words(entry(item_id), 0)
     return caught.value.code
+
+
+async def test_the_clients_language_and_prompt_reach_the_recogniser() -> None:
+    """The prompt is of what the client wants transcribed; other audio of the session shares the language."""
+    async with VadPool(Deaf()) as pool, asyncio.TaskGroup() as group:
+        bench = Bench(group, pool)
+        bench.listener.open("a", Transcription(language="fr", prompt="Noms"))
+        bench.listener.finish("a")
+        await bench.settled()
+        await bench.listener.words(entry("b", listened=False), 0)
+        assert bench.recogniser.options == [TranscriptionOptions("fr", "Noms"), TranscriptionOptions("fr")]
 
 
 async def test_nobody_is_asked_for_words_that_nobody_wants() -> None:

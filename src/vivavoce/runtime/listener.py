@@ -264,7 +264,7 @@ class Listener:
         rate = self._transcriber.capabilities.sample_rate
         clip = entry.clips[content_index]
         pcm = await asyncio.to_thread(clip_to_pcm, clip, rate)
-        text, _ = await self._transcribe(_once(pcm), TranscriptionOptions())
+        text, _ = await self._transcribe(_once(pcm), TranscriptionOptions(language=self._language))
         self._post(c.Recognised(item_id, text, content_index, clip=clip))
         return text
 
