@@ -1,9 +1,10 @@
 """A supervisor with workers of almost nothing: each tells who it is to every connection, and keeps it open.
 
-``python supervised_program.py COUNT [fail | mute | host | early | stuck | full | poor]``: prints its port, and
-``ready``; logs go to stderr. A worker ends when it is asked to, or is relieved and its connections have gone, as
+``python supervised_program.py COUNT [fail | mute | host | early | stuck | slow | full | poor]``: prints its port,
+and ``ready``; logs to stderr. A worker ends when it is asked to, or is relieved and its connections have gone, as
 the real one does. With ``early`` it is asked as soon as there is one; with ``stuck`` none that starts after a
-SIGHUP gets ready; with ``full`` there is no room for a connection until SIGHUP; with ``poor`` the first fork fails.
+SIGHUP gets ready, and with ``slow`` none at all; with ``full`` there is no room for a connection until SIGHUP; with
+``poor`` the first fork fails.
 """
 
 from __future__ import annotations
@@ -82,7 +83,7 @@ class Worker:
 def work(control: socket.socket) -> int:
     if "fail" in sys.argv:
         return 7
-    if "stuck" in sys.argv and renewed:
+    if "slow" in sys.argv or ("stuck" in sys.argv and renewed):
         while control.recv(100):
             pass
         return 0
@@ -138,6 +139,7 @@ def main() -> int:
         renew=renew,
         host=host if "host" in sys.argv else None,
         silence_s=0.2 if "mute" in sys.argv else 30,
+        start_s=0.2 if "slow" in sys.argv else 30,
     ).run()
 
 

@@ -203,6 +203,12 @@ async def test_a_worker_that_says_nothing_is_killed() -> None:
         await workers.logged(r"worker \d+ is ready")
 
 
+async def test_a_worker_that_does_not_get_ready_is_killed() -> None:
+    async with fleet("1", "slow") as workers:
+        await workers.logged(r"worker \d+ does not get ready")
+        assert await workers.ended() == 1
+
+
 async def test_workers_end_with_their_supervisor() -> None:
     async with fleet("2") as workers:
         assert await workers.said() == "ready"

@@ -7,8 +7,9 @@ Laws
    however they come; a worker owns a connection from there on, and no byte of it passes here.
 3. ``Starting -> Ready -> Leaving -> gone``; only ``Ready`` workers get connections. ``Leaving`` ones end their
    sessions: when they are asked to stop within the grace, when they are relieved by another as the sessions end.
-4. A worker that ends by itself, or says nothing for ``silence_s``, is replaced, after a pause that grows while
-   workers keep dying. One that cannot start before all were ready once ends the supervisor, with its code.
+4. A worker that ends by itself, says nothing for ``silence_s``, or is not ready after ``start_s``, is replaced,
+   after a pause that grows while workers keep dying. One that cannot start before all were ready once ends the
+   supervisor, with its code.
 5. Workers watch the other end of their control socket: when the supervisor is gone they stop too.
 6. A host runs what the workers of its generation share. It is replaced like a worker, gets no connections, and ends
    after the last of them.
@@ -44,12 +45,14 @@ REPORT_S: Final = 1.0
 """Seconds after which a worker has told its load again."""
 SILENCE_S: Final = 30.0
 """Seconds without a report after which a worker is taken for stuck."""
+START_S: Final = 600.0
+"""Seconds that a worker may take to get ready: its engines load models meanwhile."""
 _FIRST_PAUSE_S: Final = 0.1
 _LONGEST_PAUSE_S: Final = 10.0
 _STEADY_S: Final = 10.0
 """A worker that lived so long has recovered: the next pause is short again."""
-_STOP_MARGIN_S: Final = 5.0
-"""Seconds beside the grace that a worker has for its engines before it is killed."""
+_STOP_MARGIN_S: Final = 15.0
+"""Seconds beside the grace that a worker has for its engines before it is killed; they have 10 of their own."""
 _ACCEPTS: Final = 64
 """Connections that are accepted before something else is looked at."""
 _NO_ROOM: Final = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
@@ -145,6 +148,7 @@ class Supervisor:
         on_ready: Callable[[], None],
         renew: Callable[[], None] = lambda: None,
         silence_s: float = SILENCE_S,
+        start_s: float = START_S,
     ) -> None:
         self._listener = listener
         self._work = work
@@ -154,6 +158,7 @@ class Supervisor:
         self._on_ready = on_ready
         self._renew = renew
         self._silence_s = silence_s
+        self._start_s = start_s
         self._workers: list[Worker] = []
         self._selector = selectors.DefaultSelector()
         self._generation = 0
@@ -217,7 +222,11 @@ class Supervisor:
                 log.warning("%s %d did not end in time and is killed", worker.role, worker.pid)
                 worker.deadline = None
                 self._kill(worker)
-            elif worker.state is State.READY and now - worker.heard > self._silence_s:
+            elif worker.state is State.STARTING and now - worker.born > self._start_s:
+                log.error("%s %d does not get ready and is killed", worker.role, worker.pid)
+                self._kill(worker)
+            elif worker.heard and worker.deadline is None and now - worker.heard > self._silence_s:
+                # One that is relieved tells its load too, until its last session has ended.
                 log.error("%s %d says nothing any more and is killed", worker.role, worker.pid)
                 worker.heard = now
                 self._kill(worker)
