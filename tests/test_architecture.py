@@ -25,7 +25,7 @@ ROOMS: Final[dict[str, frozenset[str]]] = {
     "core": frozenset({"wire", "audio.formats"}),
     "config": frozenset({"wire"}),
     "engines": frozenset({"audio"}),
-    "gateway": frozenset({"config", "wire", "engines.registry"}),
+    "gateway": frozenset({"config", "wire", "engines.gate", "engines.registry"}),
     "runtime": frozenset({"core", "engines.base", "audio", "wire"}),
     "server": frozenset({"gateway", "runtime", "engines.sharing"}),
     "demo": frozenset(),

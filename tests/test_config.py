@@ -110,6 +110,16 @@ def test_every_option_of_a_file_is_read(tmp_path: Path) -> None:
     assert config.base == tmp_path
 
 
+def test_limits_of_an_engine_are_ours_where_they_are_asked_for(tmp_path: Path) -> None:
+    """Otherwise ``max_waiting`` is the engine's own."""
+    head = "kind = 'synthesizer'\ntype = 'x'\nmax_waiting = 3\n"
+    engines = load(f"[engine.a]\n{head}[engine.b]\n{head}max_concurrent = 2", tmp_path).engines
+    assert engines == {
+        "a": EngineSettings(kind="synthesizer", type="x", options={"max_waiting": 3}),
+        "b": EngineSettings(kind="synthesizer", type="x", options={}, max_concurrent=2, max_waiting=3),
+    }
+
+
 @pytest.mark.parametrize(
     ("text", "path", "problem"),
     [
@@ -130,6 +140,12 @@ def test_every_option_of_a_file_is_read(tmp_path: Path) -> None:
         ("[resource]\nkeys = ['x', 1]", "resource.keys[1]", "expected str, got int"),
         ("[resource]\nkeys = ['x', '']", "resource.keys[1]",
          "a key is one or more printable ASCII characters, without spaces"),
+        ("[engine.v]\nkind='vad'\ntype='silero'\nmax_concurrent = 2", "engine.v.max_concurrent",
+         "a vad works for all sessions together"),
+        ("[engine.s]\nkind='synthesizer'\ntype='x'\nmax_concurrent = 0", "engine.s.max_concurrent",
+         "expected int >= 1"),
+        ("[engine.s]\nkind='synthesizer'\ntype='x'\nmax_concurrent = 1\nmax_waiting = -1", "engine.s.max_waiting",
+         "expected int >= 0"),
         ("[[deployment]]", "deployment[0].name", "is required"),
         ("[[deployment]]\nname = 'a b'", "deployment[0].name",
          "'a b' is no name: a letter or digit, then up to 63 letters, digits, '.', '_', '-'"),

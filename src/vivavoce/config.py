@@ -34,6 +34,7 @@ ENGINE_KINDS: Final[tuple[EngineKind, ...]] = get_args(EngineKind)
 Tokenizer: TypeAlias = Literal["estimate", "o200k"]
 LogLevel: TypeAlias = Literal["debug", "info", "warning", "error"]
 
+MAX_WAITING: Final = 256
 API_KEY_VARIABLE: Final = "VIVAVOCE_API_KEY"
 
 _SPEECH_MODEL_STANDS_FOR: Final[tuple[EngineKind, ...]] = ("language_model", "synthesizer")
@@ -172,6 +173,10 @@ class EngineSettings(msgspec.Struct, frozen=True, kw_only=True):
     type: str
     """Name of the plug-in."""
     options: Mapping[str, object]
+    max_concurrent: int | None = None
+    """Pieces of work that it gets at a time; None for as many as there are."""
+    max_waiting: int = MAX_WAITING
+    """Pieces of work that may wait for their turn."""
 
     def __repr__(self) -> str:
         return f"EngineSettings(kind={self.kind!r}, type={self.type!r}, options={{{', '.join(self.options)}}})"
@@ -386,6 +391,11 @@ def _deployments(table: Mapping[str, Any]) -> tuple[DeploymentSettings, ...]:
 class _EngineHead(msgspec.Struct, frozen=True, kw_only=True):
     kind: EngineKind
     type: _Text
+    max_concurrent: _Count | None = None
+
+
+class _Waiting(msgspec.Struct, frozen=True, kw_only=True):
+    max_waiting: Annotated[int, msgspec.Meta(ge=0)] = MAX_WAITING
 
 
 def _engines(table: Mapping[str, Any]) -> Mapping[str, EngineSettings]:
@@ -397,8 +407,21 @@ def _engines(table: Mapping[str, Any]) -> Mapping[str, EngineSettings]:
         if not isinstance(entry, dict):
             raise ConfigError(path, f"expected a table, [{path}]")
         head = _convert(entry, _EngineHead, path)
-        options = {key: value for key, value in entry.items() if key not in ("kind", "type")}
-        engines[name] = EngineSettings(kind=head.kind, type=head.type, options=options)
+        ours = {"kind", "type", "max_concurrent"}
+        waiting = _Waiting()
+        if head.max_concurrent is not None:
+            if head.kind == "vad":
+                raise ConfigError(f"{path}.max_concurrent", "a vad works for all sessions together")
+            # Without a limit of ours nobody waits, and the option is the engine's own where it has such a one.
+            ours.add("max_waiting")
+            waiting = _convert(entry, _Waiting, path)
+        engines[name] = EngineSettings(
+            kind=head.kind,
+            type=head.type,
+            options={key: value for key, value in entry.items() if key not in ours},
+            max_concurrent=head.max_concurrent,
+            max_waiting=waiting.max_waiting,
+        )
     return engines
 
 

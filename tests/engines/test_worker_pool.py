@@ -153,6 +153,22 @@ async def test_jobs_share_a_worker_up_to_its_slots_and_wait_in_order() -> None:
         assert done == [0, 1, 2, 3, 4]
 
 
+async def test_sessions_take_turns_for_a_slot() -> None:
+    done: list[str] = []
+
+    async def one(session: str) -> None:
+        async with pool.job(b"echo", session) as job:
+            done.append(session)
+            job.end()
+            assert [piece async for piece in job] == []
+
+    async with running(spec(slots=1)) as pool, asyncio.TaskGroup() as group, pool.job(b"echo", "a"):
+        for session in ("a", "a", "a", "b", "c", "b"):
+            group.create_task(one(session))
+        await until(lambda: pool.waiting == 6)
+    assert "".join(done) == "abcaba"
+
+
 async def test_jobs_spread_over_the_workers() -> None:
     async with running(spec(workers=2, slots=2)) as pool, pool.job(b"echo") as one, pool.job(b"echo") as two:
         assert one._process is not two._process

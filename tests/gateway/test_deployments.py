@@ -3,6 +3,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Mapping
+from contextlib import aclosing
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import SimpleNamespace
@@ -16,6 +17,8 @@ from vivavoce.engines.base import (
     EngineOptionsError,
     LanguageModelCapabilities,
     SpeechModelCapabilities,
+    SynthesisRequest,
+    Synthesizer,
     SynthesizerCapabilities,
     TranscriberCapabilities,
     VadCapabilities,
@@ -25,9 +28,11 @@ from vivavoce.gateway import deployments as module
 from vivavoce.gateway.deployments import (
     Catalogue,
     Deployment,
+    EngineKey,
     EngineStartError,
     build_engines,
     open_deployments,
+    open_engines,
 )
 from vivavoce.wire.session_config import VOICES
 
@@ -406,3 +411,45 @@ async def test_an_unused_engine_is_told_and_not_made(
             pass
     assert [record.getMessage() for record in caplog.records] == ["engine.spare is used by no deployment"]
     assert "other-vad" not in [name for name, _, _ in bench.made]
+
+
+# -------------------------------------------------------------------------------------------------------- gates
+
+GATED = """
+[[deployment]]
+name = "a"
+synthesizer = "voice"
+[engine.voice]
+kind = "synthesizer"
+type = "espeak"
+max_concurrent = 1
+max_waiting = 0
+words_per_minute = 200
+"""
+
+
+async def test_the_limits_of_a_table_hold_for_its_engine(tmp_path: Path) -> None:
+    """And its other options arrive as they are."""
+    config = configured(GATED, tmp_path)
+    async with open_engines(config, lambda engine: engine.name == "espeak") as engines:
+        voice = engines["synthesizer", "voice"]
+        assert isinstance(voice, Synthesizer)
+        first, second = (voice.synthesize(SynthesisRequest("Hello.", "alloy", session=name)) for name in "ab")
+        async with aclosing(first), aclosing(second):
+            await anext(first)
+            with pytest.raises(EngineError) as raised:
+                await anext(second)
+        assert raised.value.code == "engine_overloaded"
+        async with aclosing(voice.synthesize(SynthesisRequest("Hello.", "alloy", session="b"))) as again:
+            assert (await anext(again)).pcm
+
+
+async def test_what_stands_in_for_an_engine_has_no_gate_here(tmp_path: Path) -> None:
+    stand_in = SimpleNamespace(name="there", version="1", start=at_once, close=at_once)
+    config = configured(GATED, tmp_path)
+
+    def instead(key: EngineKey, engine: Engine) -> Engine:
+        return stand_in if key == ("synthesizer", "voice") else engine
+
+    async with open_deployments(config, instead=instead) as deployments:
+        assert deployments["a"].recipe.synthesizer is stand_in

@@ -66,6 +66,7 @@ class Recogniser:
     ) -> AsyncGenerator[TranscriptDelta, None]:
         self.asked += 1
         self.options.append(options)
+        assert options.session == "sess_1", "engines share themselves fairly among sessions"
         if self.fault and self.at_once:
             raise self.fault
         size = sum([len(piece) async for piece in audio])
@@ -96,6 +97,7 @@ class Bench:
             transcriber=self.recogniser,
             end_of_turn=self.end_of_turn,
             words_needed=words_needed,
+            session="sess_1",
         )
 
     def _spawn(self, work: Coroutine[Any, Any, None], name: str) -> asyncio.Task[None]:
@@ -246,7 +248,10 @@ async def test_the_clients_language_and_prompt_reach_the_recogniser() -> None:
         bench.listener.finish("a")
         await bench.settled()
         await bench.listener.words(entry("b", listened=False), 0)
-        assert bench.recogniser.options == [TranscriptionOptions("fr", "Noms"), TranscriptionOptions("fr")]
+        assert bench.recogniser.options == [
+            TranscriptionOptions("fr", "Noms", session="sess_1"),
+            TranscriptionOptions("fr", session="sess_1"),
+        ]
 
 
 async def test_nobody_is_asked_for_words_that_nobody_wants() -> None:

@@ -80,6 +80,15 @@ class Watched(Protocol):
 
 
 @runtime_checkable
+class Restarting(Protocol):
+    """An engine whose workers are replaced when they crash or hang."""
+
+    @property
+    def restarts(self) -> int:
+        """How often that has happened since it was started."""
+
+
+@runtime_checkable
 class SessionAware(Protocol):
     """A model that keeps something from one response of a session to the next, such as a connection."""
 
@@ -143,6 +152,8 @@ class TranscriptionOptions:
     """Wanted; set only where the capabilities say that there are any."""
     partials: bool = False
     """:class:`PartialTranscript` is of use; set only where the capabilities say that there are any."""
+    session: str = ""
+    """Opaque; equal for all requests of a session, and never used again."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -217,6 +228,8 @@ class Pause:
     """The last ``audio_ms`` of the turn, s16le mono at ``sample_rate``, up to now: it ends in the silence."""
     silence_ms: int
     """How long the silence has lasted; a multiple of 32."""
+    session: str = ""
+    """Opaque; equal for all requests of a session, and never used again."""
 
 
 @runtime_checkable
@@ -426,6 +439,8 @@ class SynthesisRequest:
     voice: str
     """A protocol voice name, a key of ``capabilities.voices``."""
     speed: float = 1.0
+    session: str = ""
+    """Opaque; equal for all requests of a session, and never used again."""
 
 
 @dataclass(frozen=True, slots=True)

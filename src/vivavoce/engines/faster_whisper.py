@@ -146,6 +146,10 @@ class FasterWhisperTranscriber:
     def working(self) -> bool:
         return self._pool.working
 
+    @property
+    def restarts(self) -> int:
+        return self._pool.restarts
+
     async def close(self) -> None:
         await self._pool.close()
 
@@ -161,7 +165,7 @@ class FasterWhisperTranscriber:
             logprobs=options.logprobs,
             partials=options.partials,
         )
-        async with aclosing(self._ears.listen(audio, msgspec.json.encode(request))) as told:
+        async with aclosing(self._ears.listen(audio, msgspec.json.encode(request), options.session)) as told:
             async for piece in told:
                 yield decode_words(piece)
 

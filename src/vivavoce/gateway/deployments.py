@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import Final, TypeAlias, cast
 
 from vivavoce.config import Config, ConfigError, DeploymentSettings
+from vivavoce.engines.gate import Gate, Limits, Watch, gated
 from vivavoce.engines.registry import (
     EndOfTurn,
     Engine,
@@ -48,6 +49,8 @@ REQUESTS_PER_1000_TOKENS: Final = 6
 EngineKey: TypeAlias = tuple[EngineKind, str]
 """Kind, and name as deployments refer to it."""
 Substitution: TypeAlias = Callable[[EngineKey, Engine], Engine]
+Watches: TypeAlias = Callable[[EngineKey], Watch]
+"""Makes who wants to know what becomes of an engine's work."""
 
 
 class EngineStartError(Exception):
@@ -246,6 +249,23 @@ def _plan(config: Config, registry: Registry, kind: EngineKind, name: str, path:
     raise ConfigError(path, _unknown(kind, name, installed | configured) + hint)
 
 
+def _behind_gates(
+    config: Config, engines: Iterable[tuple[EngineKey, Engine]], watches: Watches | None
+) -> EngineSet:
+    """The engines with the limits of their tables, and watched."""
+    return EngineSet({key: _gated(config, key, engine, watches) for key, engine in engines})
+
+
+def _gated(config: Config, key: EngineKey, engine: Engine, watches: Watches | None) -> Engine:
+    table = config.engines.get(key[1])
+    limits = Limits()
+    if table is not None and table.kind == key[0]:
+        limits = Limits(table.max_concurrent, table.max_waiting)
+    if limits.max_concurrent is None and watches is None:
+        return engine
+    return gated(engine, Gate(key[1], limits, None if watches is None else watches(key)))
+
+
 def _unknown(kind: EngineKind, name: str, there: Iterable[str]) -> str:
     return f"there is no {kind} '{name}' (there are: {', '.join(sorted(there)) or 'none'})"
 
@@ -299,16 +319,18 @@ async def open_deployments(
     clock: Callable[[], float] = time.monotonic,
     counters: Counters | None = None,
     instead: Substitution | None = None,
+    watches: Watches | None = None,
 ) -> AsyncIterator[Deployments]:
     """Make and start the engines, serve within the block, close the engines at its end.
 
     ``registry``: None for the installed engines; ``clock``: monotone seconds for the quotas; ``counters``: where
-    they count, None for counters of this process; ``instead``: what to use in the place of an engine. Raises
-    :class:`ConfigError` and :class:`EngineStartError` on the way in.
+    they count, None for counters of this process; ``instead``: what to use in the place of an engine, whose limits
+    and watch are then where it is. Raises :class:`ConfigError` and :class:`EngineStartError` on the way in.
     """
-    engines = build_engines(config, registry or Registry.installed())
-    if instead is not None:
-        engines = EngineSet({key: instead(key, engine) for key, engine in engines})
+    made = dict(build_engines(config, registry or Registry.installed()))
+    used = {key: engine if instead is None else instead(key, engine) for key, engine in made.items()}
+    here = _behind_gates(config, ((key, engine) for key, engine in used.items() if engine is made[key]), watches)
+    engines = EngineSet(used | dict(here))
     for name in config.unused_engines():
         logger.warning("engine.%s is used by no deployment", name)
     deployments = [Deployment.of(settings) for settings in config.deployments]
@@ -331,16 +353,18 @@ async def open_deployments(
 
 @asynccontextmanager
 async def open_engines(
-    config: Config, wanted: Callable[[Engine], bool], registry: Registry | None = None
+    config: Config,
+    wanted: Callable[[Engine], bool],
+    registry: Registry | None = None,
+    watches: Watches | None = None,
 ) -> AsyncIterator[dict[EngineKey, Engine]]:
     """Make and start those engines of the configuration that are ``wanted``, without deployments; close them at the
     end of the block. Raises :class:`ConfigError` and :class:`EngineStartError` on the way in.
     """
     made = build_engines(config, registry or Registry.installed())
-    engines = {key: engine for key, engine in made if wanted(engine)}
-    kept = EngineSet(engines)
+    kept = _behind_gates(config, ((key, engine) for key, engine in made if wanted(engine)), watches)
     await kept.start()
     try:
-        yield engines
+        yield dict(kept)
     finally:
         await kept.close()

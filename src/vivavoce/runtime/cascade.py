@@ -109,7 +109,7 @@ class Cascade:
         held: deque[bytes] = deque()
         while True:
             clause = await self._clauses.get()
-            request = base.SynthesisRequest(clause.strip(), plan.voice, plan.speed)
+            request = base.SynthesisRequest(clause.strip(), plan.voice, plan.speed, plan.session_id)
             async with aclosing(self._synthesizer.synthesize(request)) as chunks:
                 async for chunk in chunks:
                     held += self._sound.write(chunk.pcm)

@@ -110,6 +110,7 @@ class Driver:
                 transcriber=self._engines.transcriber,
                 end_of_turn=self._engines.end_of_turn,
                 words_needed=self._session.kind == "realtime" and not self._engines.speaker.hears_audio,
+                session=self._session.id,
             )
             alarm = self._loop.call_at(self._session.next_deadline, self.post, c.TimePassed())
             try:

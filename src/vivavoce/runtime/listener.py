@@ -15,6 +15,7 @@ import logging
 from collections import deque
 from collections.abc import AsyncGenerator, Callable, Coroutine
 from contextlib import aclosing, suppress
+from dataclasses import replace
 from typing import Any, Final
 
 from vivavoce.audio.formats import TICKS_PER_MS, AudioFormat, Clip
@@ -150,8 +151,11 @@ class Listener:
         transcriber: Transcriber,
         end_of_turn: EndOfTurn,
         words_needed: bool,
+        session: str = "",
     ) -> None:
+        """``session``: names it to engines, which share themselves fairly among sessions."""
         self._post = post
+        self._session_key = session
         self._spawn = spawn
         self._transcriber = transcriber
         self._words_needed = words_needed
@@ -161,7 +165,7 @@ class Listener:
         self._results: deque[Utterance] = deque(maxlen=KEPT_RESULTS)
         self._early: dict[str, c.Recognised | c.RecognitionFailed] = {}
         """Reports of recognitions that ended while people were still talking, by item."""
-        self._judge = TurnJudge(end_of_turn, post=post, spawn=spawn)
+        self._judge = TurnJudge(end_of_turn, post=post, spawn=spawn, session=session)
         self._language: str | None = None
         """Of the latest utterance, as its client says."""
 
@@ -312,6 +316,7 @@ class Listener:
         held = ""
         logprobs: list[Logprob] = []
         untold = 0
+        options = replace(options, session=self._session_key)
         async with aclosing(audio), aclosing(self._transcriber.transcribe(audio, options)) as deltas:
             async for delta in deltas:
                 if isinstance(delta, PartialTranscript):

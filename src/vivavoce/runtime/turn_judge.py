@@ -34,8 +34,10 @@ class TurnJudge:
         *,
         post: Callable[[c.Input], None],
         spawn: Callable[[Coroutine[Any, Any, None], str], asyncio.Task[None]],
+        session: str = "",
     ) -> None:
         self._engine = engine
+        self._session = session
         self._post = post
         self._spawn = spawn
         self._question: tuple[str, asyncio.Task[None]] | None = None
@@ -62,7 +64,7 @@ class TurnJudge:
             pcm = await self._sound(question.clip)
             silence_ms = (question.end_tick - question.silent_from) // TICKS_PER_MS
             said = None if words is None else await words()
-            finished = await self._engine.judge(Pause(said, language, pcm, silence_ms))
+            finished = await self._engine.judge(Pause(said, language, pcm, silence_ms, self._session))
             if not 0.0 <= finished <= 1.0:
                 raise ValueError("no probability")
         except EngineError as fault:

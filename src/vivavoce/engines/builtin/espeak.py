@@ -133,6 +133,10 @@ class EspeakSynthesizer:
     def working(self) -> bool:
         return self._pool.working
 
+    @property
+    def restarts(self) -> int:
+        return self._pool.restarts
+
     async def close(self) -> None:
         await self._pool.close()
 
@@ -155,7 +159,7 @@ class EspeakSynthesizer:
             return
         rate = round(min(max(self._words_per_minute * request.speed, SLOWEST_WPM), FASTEST_WPM))
         words = WordFinder(text)
-        async with self._pool.job(msgspec.json.encode(SpeakRequest(text, voice, rate))) as job:
+        async with self._pool.job(msgspec.json.encode(SpeakRequest(text, voice, rate)), request.session) as job:
             job.end()
             async for payload in job:
                 pcm, raw = unpack_chunk(payload)

@@ -89,6 +89,10 @@ class PocketsphinxTranscriber:
     def working(self) -> bool:
         return self._pool.working
 
+    @property
+    def restarts(self) -> int:
+        return self._pool.restarts
+
     async def close(self) -> None:
         await self._pool.close()
 
@@ -105,7 +109,9 @@ class PocketsphinxTranscriber:
                 type="invalid_request_error",
             )
         words: list[tuple[str, float]] = []
-        async with aclosing(self._ears.listen(audio, WITH_PARTIALS if options.partials else b"")) as told:
+        async with aclosing(
+            self._ears.listen(audio, WITH_PARTIALS if options.partials else b"", options.session)
+        ) as told:
             async for piece in told:
                 match msgspec.json.decode(piece, type=Heard | HeardSoFar):
                     case Heard(words=words):

@@ -135,6 +135,10 @@ class PooledSynthesizer:
     def working(self) -> bool:
         return self._pool.working
 
+    @property
+    def restarts(self) -> int:
+        return self._pool.restarts
+
     async def start(self) -> None:
         hello = msgspec.json.decode(await self._pool.start(), type=Hello)
         if hello.sample_rate != self.capabilities.sample_rate:
@@ -161,7 +165,7 @@ class PooledSynthesizer:
         if not has_words(text):
             return
         asked = msgspec.json.encode(SpeakRequest(text, request.voice, request.speed))
-        async with self._pool.job(asked) as job:
+        async with self._pool.job(asked, request.session) as job:
             job.end()
             async for payload in job:
                 pcm, _ = unpack_chunk(payload)

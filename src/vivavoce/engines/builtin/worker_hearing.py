@@ -52,14 +52,17 @@ class Ears:
         self._pool = pool
         self._turnstile = Turnstile(max(1, slots - 1))
 
-    async def listen(self, audio: AsyncIterator[bytes], request: bytes) -> AsyncGenerator[bytes, None]:
+    async def listen(
+        self, audio: AsyncIterator[bytes], request: bytes, session: str
+    ) -> AsyncGenerator[bytes, None]:
         """Send an utterance to a worker as it comes (s16le mono); yields what the worker says of it.
 
-        ``request`` opens the job. Raises :class:`EngineError`, and whatever ``audio`` raises.
+        ``request`` opens the job; ``session``: whose turn it is, where sessions wait. Raises :class:`EngineError`,
+        and whatever ``audio`` raises.
         """
         told: asyncio.Queue[bytes | None] = asyncio.Queue()
         # A task group may not be left open over a yield: it would cancel whoever iterates.
-        work = asyncio.create_task(self._work(audio, request, told))
+        work = asyncio.create_task(self._work(audio, request, session, told))
         work.add_done_callback(lambda _: told.put_nowait(None))
         try:
             while (piece := await told.get()) is not None:
@@ -71,13 +74,15 @@ class Ears:
             if not work.cancelled():
                 work.exception()  # seen, when nobody iterates to the end
 
-    async def _work(self, audio: AsyncIterator[bytes], request: bytes, told: asyncio.Queue[bytes | None]) -> None:
+    async def _work(
+        self, audio: AsyncIterator[bytes], request: bytes, session: str, told: asyncio.Queue[bytes | None]
+    ) -> None:
         backlog = Backlog(_BACKLOG_BYTES)
         try:
             async with asyncio.TaskGroup() as group:
                 group.create_task(self._turnstile.fill(backlog, audio))
                 await self._turnstile.enter(backlog)
-                async with self._pool.job(request) as job:
+                async with self._pool.job(request, session) as job:
                     group.create_task(_feed(job, backlog))
                     async for piece in job:
                         told.put_nowait(piece)

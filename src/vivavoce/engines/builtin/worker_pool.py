@@ -4,7 +4,8 @@ Laws
 ----
 1. A job holds one slot of one worker from :meth:`WorkerPool.job` until the worker itself says that the job is
    over. Leaving the ``async with`` early cancels the job there; the worker lives on.
-2. Who finds no slot waits in one FIFO of at most ``max_waiting``; beyond that ``engine_overloaded``.
+2. Who finds no slot waits in one queue of at most ``max_waiting``, in which sessions take turns; beyond that
+   ``engine_overloaded``.
 3. A worker that dies, breaks the frame format, or owes an answer and stays silent for ``job_timeout_s`` is
    killed with its whole process group. Its jobs fail with ``engine_crashed``, everybody else goes on, and a new
    worker takes its place after a pause that grows from 0.1 s to 5 s while workers keep dying.
@@ -42,6 +43,7 @@ from vivavoce.engines.builtin.worker_channel import (
     pack,
     unpack_header,
 )
+from vivavoce.engines.fair_queue import FairQueue
 
 _log = logging.getLogger(__name__)
 
@@ -313,10 +315,12 @@ class WorkerPool:
     def __init__(self, spec: WorkerSpec) -> None:
         self._spec = spec
         self._processes: list[_Process | None] = [None] * spec.workers
-        self._waiters: deque[asyncio.Future[_Process]] = deque()
+        self._waiters: FairQueue[asyncio.Future[_Process]] = FairQueue()
         self._started: list[asyncio.Future[bytes]] = []
         self._task: asyncio.Task[None] | None = None
         self._closing = False
+        self.restarts = 0
+        """Workers that were started in the place of others."""
 
     @property
     def waiting(self) -> int:
@@ -361,21 +365,22 @@ class WorkerPool:
             raise bug
 
     @contextlib.asynccontextmanager
-    async def job(self, payload: bytes) -> AsyncIterator[Job]:
+    async def job(self, payload: bytes, session: str = "") -> AsyncIterator[Job]:
         """Hold a slot and run one job in it, whose OPEN frame carries ``payload`` (at most ``MAX_PAYLOAD`` bytes).
+        ``session``: whose turn it is (law 2).
 
         Raises :class:`EngineError`: ``engine_overloaded``, ``engine_unavailable``.
         """
-        process = await self._take_slot()
+        process = await self._take_slot(session)
         while not process.alive:
-            process = await self._take_slot()
+            process = await self._take_slot(session)
         job = process.open(payload)
         try:
             yield job
         finally:
             job.drop()
 
-    async def _take_slot(self) -> _Process:
+    async def _take_slot(self, session: str) -> _Process:
         if self._task is None or self._closing or self._task.done():
             raise _closed(self._spec)
         if not self._waiters and (free := self._freest()) is not None:
@@ -384,7 +389,7 @@ class WorkerPool:
         if len(self._waiters) >= self._spec.max_waiting:
             raise EngineError("engine_overloaded", f"Too many requests wait for the {self._spec.name} engine.")
         turn: asyncio.Future[_Process] = asyncio.get_running_loop().create_future()
-        self._waiters.append(turn)
+        self._waiters.push(session, turn)
         try:
             return await turn
         except asyncio.CancelledError:
@@ -393,8 +398,7 @@ class WorkerPool:
                 self._serve_waiters()
             raise
         finally:
-            if turn in self._waiters:
-                self._waiters.remove(turn)
+            self._waiters.remove(turn)
 
     def _freest(self) -> _Process | None:
         ready = [p for p in self._processes if p is not None and p.free > 0]
@@ -402,14 +406,14 @@ class WorkerPool:
 
     def _serve_waiters(self) -> None:
         while self._waiters and (free := self._freest()) is not None:
-            turn = self._waiters.popleft()
+            turn = self._waiters.pop()
             if not turn.done():
                 free.free -= 1
                 turn.set_result(free)
 
     def _fail_waiters(self, error: EngineError) -> None:
         while self._waiters:
-            turn = self._waiters.popleft()
+            turn = self._waiters.pop()
             if not turn.done():
                 turn.set_exception(error)
 
@@ -438,6 +442,7 @@ class WorkerPool:
             if loop.time() - since > _STEADY_S:
                 pause = _FIRST_PAUSE_S
             await asyncio.sleep(pause)
+            self.restarts += 1
             pause = min(pause * 2, _LONGEST_PAUSE_S)
 
     async def _live(self, index: int) -> None:
