@@ -41,7 +41,7 @@ ROOMS: Final[dict[str, frozenset[str]]] = {
 """
 
 PURE_ROOMS: Final[dict[str, frozenset[str]]] = {
-    "wire": frozenset({"functools", "msgspec", "pybase64", "re", "types"}),
+    "wire": frozenset({"functools", "hashlib", "msgspec", "pybase64", "re", "types"}),
     "core": frozenset(
         {"array", "bisect", "functools", "hashlib", "itertools", "math", "msgspec", "re", "types", "unicodedata"}
     ),

@@ -154,7 +154,7 @@ def test_limits_of_an_engine_are_ours_where_they_are_asked_for(tmp_path: Path) -
         ("[[deployment]]\nname = 'a'\n[[deployment]]\nname = 'b'\nsynthesiser = 'x'", "deployment[1].synthesiser",
          "unknown option; did you mean 'synthesizer'?"),
         ("[[deployment]]\nname = 'a'\nprofile = 'ga'", "deployment[0].profile",
-         "'ga' is not one of azure-2024-10-01, azure-2024-12-17, azure-2025-04"),
+         "'ga' is not one of azure-2024-10-01, azure-2024-12-17, azure-2025-04, openai-ga, azure-ga"),
         ("[[deployment]]\nname = 'a'\ncapacity = 0", "deployment[0].capacity", "expected int >= 1"),
         ("engine = 1", "engine", "expected a table, [engine]"),
         ("[engine]\nx = 1", "engine.x", "expected a table, [engine.x]"),

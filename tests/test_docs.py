@@ -33,7 +33,7 @@ from vivavoce.engines.builtin.pocketsphinx import PocketsphinxOptions
 from vivavoce.engines.registry import ENGINE_KINDS, Registry
 from vivavoce.gateway.deployments import build_engines
 from vivavoce.wire import errors
-from vivavoce.wire.dialects import preview_out
+from vivavoce.wire.dialects import ga_out, ga_shapes, preview_out
 from vivavoce.wire.dialects.preview_shapes import event_shapes
 from vivavoce.wire.dialects.profiles import NEWEST, PROFILES
 
@@ -229,6 +229,14 @@ def _server_events() -> tuple[set[str], set[str]]:
     return {str(node.value) for node in texts if name.fullmatch(str(node.value))} - beginnings, beginnings
 
 
+GA_NAMES: Final = {
+    *ga_shapes.EVENTS,
+    *re.findall(r'"([a-z_]+(?:\.[a-z_]+)+)"', inspect.getsource(ga_out)),
+    "response.output_audio.delta",
+}
+"""Events of the GA dialect; its hot event has a template of its own."""
+
+
 def test_client_events_are_complete() -> None:
     table = section(EVENTS, "Client events").partition("###")[0]
     assert first_column(table) == list(event_shapes(PROFILES[NEWEST]))
@@ -246,7 +254,7 @@ def test_server_events_are_complete() -> None:
 
 
 def test_every_event_named_anywhere_exists() -> None:
-    known = {*event_shapes(PROFILES[NEWEST]), *first_column(section(EVENTS, "Server events"))}
+    known = {*event_shapes(PROFILES[NEWEST]), *first_column(section(EVENTS, "Server events")), *GA_NAMES}
     families = r"session|transcription_session|conversation\.item|input_audio_buffer|response|rate_limits"
     pattern = rf"`((?:{families})\.[a-z_.]+)`"
     # The page of errors names fields in the same way; it is made of events that were sent.

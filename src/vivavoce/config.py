@@ -24,7 +24,7 @@ from typing import Annotated, Any, Final, Literal, TypeAlias, TypeVar, get_args,
 
 import msgspec
 
-from vivavoce.wire.dialects.profiles import PROFILES
+from vivavoce.wire.dialects.profiles import NAMES
 
 EngineKind: TypeAlias = Literal[
     "vad", "transcriber", "end_of_turn", "language_model", "synthesizer", "speech_model"
@@ -139,7 +139,8 @@ class DeploymentSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unkno
     version: str = "2024-12-17"
     """May be empty; then the model is reported without a version."""
     profile: str = ""
-    """A name of ``wire.dialects.profiles.PROFILES``. Empty: it follows the connection, then ``version``."""
+    """One of ``wire.dialects.profiles.NAMES``, for sessions of its dialect. Empty: it follows the connection, then
+    ``version``."""
     conversation_created: bool = True
     """Send ``conversation.created`` after ``session.created``."""
     strict: bool = True
@@ -382,8 +383,8 @@ def _deployments(table: Mapping[str, Any]) -> tuple[DeploymentSettings, ...]:
             for kind in _SPEECH_MODEL_STANDS_FOR:
                 if kind in entry:
                     raise ConfigError(f"{path}.{kind}", "the speech_model stands for it: name one of them")
-        if deployment.profile and deployment.profile not in PROFILES:
-            raise ConfigError(f"{path}.profile", f"'{deployment.profile}' is not one of {', '.join(PROFILES)}")
+        if deployment.profile and deployment.profile not in NAMES:
+            raise ConfigError(f"{path}.profile", f"'{deployment.profile}' is not one of {', '.join(NAMES)}")
         deployments.append(deployment)
     return tuple(deployments)
 

@@ -243,14 +243,11 @@ async def test_D15_bearer_tokens_are_keys(client: ClientSession) -> None:
     assert await refusal(client, AZURE, key=None, Authorization="Bearer of.another.kind") == (401, "401")
 
 
-@pytest.mark.parametrize(
-    ("path", "headers"),
-    [("/openai/v1/realtime?model=any", {"api-key": KEY}), (OPENAI, {"Authorization": f"Bearer {KEY}"})],
-)
-async def test_D16_the_ga_shape(client: ClientSession, path: str, headers: dict[str, str]) -> None:
-    async with client.ws_connect(path, headers=headers) as socket:
-        assert (await Wire(socket).next())["error"]["code"] == "unsupported_api_shape"
-        assert (await socket.receive()).data == 4000
+async def test_D16_both_shapes_on_the_openai_path(client: ClientSession) -> None:
+    bearer = {"Authorization": f"Bearer {KEY}"}
+    for headers, key in ((bearer, "output_modalities"), ({**bearer, "OpenAI-Beta": "realtime=v1"}, "modalities")):
+        async with client.ws_connect(OPENAI, headers=headers) as socket:
+            assert key in (await Wire(socket).next())["session"]
 
 
 async def test_D17_a_full_server(client: ClientSession, server: Server) -> None:

@@ -16,7 +16,7 @@ from vivavoce.gateway.admission import (
 )
 from vivavoce.gateway.auth import KeyRing
 from vivavoce.gateway.deployments import Catalogue, Deployment
-from vivavoce.wire.dialects.profiles import PROFILES
+from vivavoce.wire.dialects.profiles import GA_PROFILES, PROFILES
 from vivavoce.wire.errors import RefusedHandshake, RefusedSession
 
 Pairs = tuple[tuple[str, str], ...]
@@ -38,6 +38,7 @@ KEY: Pairs = (("api-key", "good"),)
 BEARER: Pairs = (("Authorization", "Bearer good"),)
 BETA: Pairs = (("OpenAI-Beta", "realtime=v1"),)
 AZURE: Pairs = (("api-version", "2024-10-01-preview"), ("deployment", "voice"))
+TRANSCRIPTION: Pairs = (("intent", "transcription"),)
 ELEVEN: Pairs = tuple((f"x-mine-{n}", "1") for n in range(11))
 
 
@@ -49,6 +50,10 @@ def openai(
     query: Pairs = (("model", "voice"),), headers: Pairs = BEARER + BETA, subprotocols: tuple[str, ...] = ()
 ) -> UpgradeRequest:
     return UpgradeRequest("/v1/realtime", query, headers, subprotocols)
+
+
+def azure_ga(query: Pairs = (("model", "voice"),), headers: Pairs = KEY) -> UpgradeRequest:
+    return UpgradeRequest("/openai/v1/realtime", query, headers)
 
 
 # ----------------------------------------------------------------------------------------------------- admitted
@@ -92,6 +97,46 @@ def test_admitted(case: str) -> None:
     assert admission.deployment is expected
     assert admission.dialect == "preview"
     assert admission.principal == admit(azure(), POLICY).principal
+
+
+GA = {
+    "azure, key header": (azure_ga(), "azure-ga"),
+    "azure, bearer header": (azure_ga(headers=BEARER), "azure-ga"),
+    "azure, the beta header changes nothing": (azure_ga(headers=KEY + BETA), "azure-ga"),
+    "azure, an api-version changes nothing": (
+        azure_ga((("api-version", "2024-10-01-preview"), ("model", "voice"))), "azure-ga",
+    ),
+    "openai": (openai(headers=BEARER), "openai-ga"),
+    "openai, another beta": (openai(headers=(*BEARER, ("OpenAI-Beta", "assistants=v2"))), "openai-ga"),
+    "openai, browser": (
+        openai(headers=(), subprotocols=("realtime", "openai-insecure-api-key.good")), "openai-ga",
+    ),
+    "openai, model name": (openai((("model", "gpt-4o-realtime-preview"),), BEARER), "openai-ga"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("case", GA)
+def test_the_ga_dialect(case: str) -> None:
+    request, profile = GA[case]
+    admission = admit(request, POLICY)
+    assert (admission.deployment, admission.dialect, admission.profile) == (VOICE, "ga", profile)
+
+
+@pytest.mark.parametrize("pinned", GA_PROFILES)
+def test_a_profile_is_pinned_for_its_dialect_alone(pinned: str) -> None:
+    policy = of_version("2024-12-17", pinned)
+    assert {admit(request, policy).profile for request in (azure_ga(), openai(headers=BEARER))} == {pinned}
+    assert admit(of_api_version("2024-12-17"), policy).profile == "azure-2024-12-17"
+    preview = of_version("2024-12-17", "azure-2024-10-01")
+    assert admit(azure_ga(), preview).profile == "azure-ga"
+    assert admit(openai(headers=BEARER), preview).profile == "openai-ga"
+
+
+@pytest.mark.parametrize("request_", [azure_ga(TRANSCRIPTION), openai(TRANSCRIPTION, BEARER)])
+def test_a_ga_transcription_session_is_served_by_the_first(request_: UpgradeRequest) -> None:
+    old = replace(VOICE, profile="azure-2024-10-01")
+    policy = replace(POLICY, catalogue=Catalogue([old, NEWER]))
+    assert (admit(request_, policy).deployment, admit(request_, policy).kind) == (old, "transcription")
 
 
 @pytest.mark.parametrize("version", API_VERSIONS)
@@ -196,6 +241,15 @@ HANDSHAKE = {
     "azure, bad bearer": (azure(headers=(("Authorization", "Bearer bad"),)), 401, "401"),
     "azure, key in capitals": (azure(headers=(("api-key", "GOOD"),)), 401, "401"),
     "azure GA, bad key": (UpgradeRequest("/openai/v1/realtime", (("model", "voice"),), ()), 401, "401"),
+    "azure GA, no model": (azure_ga(()), 404, "DeploymentNotFound"),
+    "azure GA, unknown model": (azure_ga((("model", "x"),)), 404, "DeploymentNotFound"),
+    "azure GA, deployment instead of model": (azure_ga((("deployment", "voice"),)), 404, "DeploymentNotFound"),
+    "azure GA, model name is no deployment": (
+        azure_ga((("model", "gpt-4o-realtime-preview"),)), 404, "DeploymentNotFound",
+    ),
+    "azure GA, sideband": (
+        azure_ga((("model", "voice"), ("call_id", "rtc_1"))), 400, "OpperationNotSupported",
+    ),
     "azure, no api-version": (azure((("deployment", "voice"),)), 404, "404"),
     "azure, unknown api-version": (azure((("api-version", "2023-01-01"), ("deployment", "voice"))), 404, "404"),
     "azure, no deployment": (azure(AZURE[:1]), 404, "DeploymentNotFound"),
@@ -229,11 +283,9 @@ SESSION = {
     "openai, empty model": (openai((("model", ""),)), 4000, "missing_model"),
     "openai, unknown model": (openai((("model", "gpt-4"),)), 4000, "invalid_model"),
     "openai, deployment instead of model": (openai((("deployment", "voice"),)), 4000, "missing_model"),
-    "openai, GA": (openai(headers=BEARER), 4000, "unsupported_api_shape"),
-    "openai, another beta": (
-        openai(headers=(*BEARER, ("OpenAI-Beta", "assistants=v2"))), 4000, "unsupported_api_shape",
-    ),
-    "azure GA": (UpgradeRequest("/openai/v1/realtime", (("model", "voice"),), KEY), 4000, "unsupported_api_shape"),
+    "openai GA, no key": (openai(headers=()), 3000, None),
+    "openai GA, no model": (openai((), BEARER), 4000, "missing_model"),
+    "openai GA, sideband": (openai((("call_id", "rtc_1"),), BEARER), 4000, "unsupported_api_shape"),
     "openai, transcription of an unknown model": (
         openai((("model", "x"), ("intent", "transcription"))), 4000, "invalid_model",
     ),
@@ -248,23 +300,6 @@ def test_refused_after_the_upgrade(case: str) -> None:
         admit(request, POLICY)
     assert (refusal.value.close_code, refusal.value.error.code) == (close_code, code)
     assert refusal.value.error.message
-
-
-@pytest.mark.parametrize(
-    ("request_", "hint"),
-    [
-        (openai(headers=BEARER), "'OpenAI-Beta: realtime=v1'"),
-        (openai(headers=BEARER), "'openai-beta.realtime-v1'"),
-        (
-            UpgradeRequest("/openai/v1/realtime", (), KEY),
-            "/openai/realtime?api-version=2024-10-01-preview&deployment=",
-        ),
-    ],
-)
-def test_ga_clients_are_told_what_to_do(request_: UpgradeRequest, hint: str) -> None:
-    with pytest.raises(RefusedSession) as refusal:
-        admit(request_, POLICY)
-    assert hint in refusal.value.error.message
 
 
 # --------------------------------------------------------------------------------------------- order and policy
@@ -291,7 +326,6 @@ def test_the_first_fault_in_order_is_told(code: str, request_: UpgradeRequest) -
     assert refusal.value.code == code
 
 
-TRANSCRIPTION: Pairs = (("intent", "transcription"),)
 LATEST: Pairs = (("api-version", "2025-04-01-preview"),)
 
 

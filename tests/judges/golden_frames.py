@@ -1,6 +1,7 @@
 """Every frame that the server sends in the golden scripts, for the validators of the judges.
 
-``python golden_frames.py FILE`` writes JSON lines: ``{"script", "profile", "frame"}``; ``frame`` is a server event.
+``python golden_frames.py FILE GA_FILE`` writes JSON lines, those of the GA dialect into the second file:
+``{"script", "profile", "frame"}``; ``frame`` is a server event.
 """
 
 from __future__ import annotations
@@ -16,20 +17,24 @@ from vivavoce.testing.script import load
 SCRIPTS: Final = Path(__file__).parents[1] / "scripts"
 
 
-def write(target: Path) -> int:
+def write(preview: Path, ga: Path) -> int:
     """Returns how many frames there are. Raises ScriptFailure when a script does not hold."""
-    lines: list[str] = []
-    for path in sorted(SCRIPTS.glob("*.rts")):
+    lines: dict[Path, list[str]] = {preview: [], ga: []}
+    for path in sorted(SCRIPTS.rglob("*.rts")):
         script = load(path)
+        target = ga if script.settings.is_ga else preview
 
-        def note(frame: Frame, name: str = path.stem, profile: str = script.settings.profile) -> None:
+        def note(
+            frame: Frame, name: str = path.stem, profile: str = script.settings.profile, target: Path = target
+        ) -> None:
             if isinstance(frame, dict):
-                lines.append(json.dumps({"script": name, "profile": profile, "frame": frame}))
+                lines[target].append(json.dumps({"script": name, "profile": profile, "frame": frame}))
 
         run_pure(script, watch=note)
-    target.write_text("".join(f"{line}\n" for line in lines))
-    return len(lines)
+    for target, written in lines.items():
+        target.write_text("".join(f"{line}\n" for line in written))
+    return sum(map(len, lines.values()))
 
 
 if __name__ == "__main__":
-    write(Path(sys.argv[1]))
+    write(Path(sys.argv[1]), Path(sys.argv[2]))

@@ -1,4 +1,4 @@
-"""The event models of ``openai`` (``.beta.realtime``) as a strict validator.
+"""The event models of ``openai`` (``.beta.realtime``, ``.realtime``) as a strict validator.
 
 The client itself builds events without looking at types. Here each frame is validated by the model of its type in
 pydantic's strict mode, and must come out of the model as it went in.
@@ -15,16 +15,25 @@ from openai.types.beta.realtime import RealtimeServerEvent
 from pydantic import BaseModel, ValidationError
 from witness import Findings, Known, UnknownEvent
 
-EVENTS: Final[dict[str, type[BaseModel]]] = {
-    get_args(cls.model_fields["type"].annotation)[0]: cls for cls in get_args(get_args(RealtimeServerEvent)[0])
-}
+
+def models_of(classes: tuple[type[BaseModel], ...]) -> dict[str, type[BaseModel]]:
+    """The classes of a union of events, by the type of their event."""
+    return {get_args(cls.model_fields["type"].annotation)[0]: cls for cls in classes}
+
+
+EVENTS: Final = models_of(get_args(get_args(RealtimeServerEvent)[0]))
 VERSION: Final = tuple(int(part) for part in openai.__version__.split(".")[:2])
 
 
 def inspect(frame: str) -> Findings:
     """Raises UnknownEvent."""
+    return inspect_with(EVENTS, frame)
+
+
+def inspect_with(events: dict[str, type[BaseModel]], frame: str) -> Findings:
+    """Raises UnknownEvent."""
     raw = json.loads(frame)
-    model = EVENTS.get(raw["type"])
+    model = events.get(raw["type"])
     if model is None:
         raise UnknownEvent(raw["type"])
     try:

@@ -487,18 +487,6 @@ async def ga_update() -> None:
         assert event.response.status == "completed"
 
 
-@case("GA surface, OpenAI class: refused with an error event, then close 4000", when=HAS_GA)
-async def ga_refused() -> str:
-    async with openai_class() as client, client.realtime.connect(model=MODEL) as connection:
-        event = await connection.recv()
-        assert event.type == "error"
-        with raising(ConnectionClosedError) as closed:
-            await connection.recv()
-        assert closed.error.rcvd is not None
-        assert closed.error.rcvd.code == 4000
-        return str(event.error.code)
-
-
 # ------------------------------------------------------------------------------------------------ all frames
 
 

@@ -71,6 +71,7 @@ JUDGES: Final = (
     Judge("openai-1.59", "openai", "openai_python.py", quick=True),
     Judge("openai-1.99", "openai", "openai_python.py"),
     Judge("openai-newest", "openai", "openai_python.py", quick=True),
+    Judge("openai-ga", "openai", "openai_ga.py", quick=True),
     Judge(
         "npm-openai-5",
         "openai",
@@ -133,7 +134,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     ]
     CACHE.mkdir(exist_ok=True)
     _make_sounds(CACHE)
-    frames = golden_frames.write(CACHE / "frames.jsonl")
+    frames = golden_frames.write(CACHE / "frames.jsonl", CACHE / "frames-ga.jsonl")
     say(f"{len(judges)} judges, {frames} frames of golden scripts")
     verdicts = [_hear(judge) for judge in judges]
     _print_table(verdicts)
@@ -249,6 +250,7 @@ def _server(log: Path, *, tls: bool = False) -> Iterator[dict[str, str]]:
             "JUDGE_PORT": port[1],
             "JUDGE_SOUNDS": str(CACHE),
             "JUDGE_FRAMES": str(CACHE / "frames.jsonl"),
+            "JUDGE_FRAMES_GA": str(CACHE / "frames-ga.jsonl"),
             **({"NODE_EXTRA_CA_CERTS": str(certificate)} if certificate else {}),
         }
         process.send_signal(signal.SIGTERM)

@@ -26,7 +26,9 @@ PORT: Final = int(os.environ["JUDGE_PORT"])
 TLS_PORT: Final = int(os.environ.get("JUDGE_TLS_PORT", "0"))
 SOUNDS: Final = Path(os.environ["JUDGE_SOUNDS"])
 FRAMES: Final = Path(os.environ["JUDGE_FRAMES"])
-"""Every server frame of every golden script (``golden_frames.py``)."""
+"""Every server frame of every golden script of the preview dialect (``golden_frames.py``)."""
+FRAMES_GA: Final = Path(os.environ["JUDGE_FRAMES_GA"])
+"""The same of the GA dialect."""
 
 MODEL: Final = "gpt-4o-realtime-preview"
 """The deployment as it comes, of December 2024."""
@@ -175,15 +177,15 @@ class Known(NamedTuple):
     """Type of an event: why they lack it."""
 
 
-def judge_frames(inspect: Callable[[str], Findings], known: Known) -> str:
-    """Put every golden frame before the client's own models -> what came of it.
+def judge_frames(inspect: Callable[[str], Findings], known: Known, frames: Path = FRAMES) -> str:
+    """Put every golden frame in a file before the client's own models -> what came of it.
 
     Raises AssertionError when something is found that is not known, and when a known disagreement is not met.
     """
     total = valid = excused = skipped = extended = 0
     met: dict[str, int] = {}
     wrong: dict[str, int] = {}
-    for line in FRAMES.read_text().splitlines():
+    for line in frames.read_text().splitlines():
         record = json.loads(line)
         kind = record["frame"]["type"]
         total += 1

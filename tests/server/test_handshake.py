@@ -129,13 +129,12 @@ TOLD: list[tuple[str, dict[str, str], int, str | None, str]] = [
         'Model "whisper-1" is not supported in realtime mode.',
     ),
     (
-        OPENAI,
+        f"{OPENAI}&call_id=rtc_1",
         {"Authorization": f"Bearer {KEY}"},
         4000,
         "unsupported_api_shape",
-        "This server does not speak",
+        "Joining a call (call_id)",
     ),
-    ("/openai/v1/realtime?model=x", {"api-key": KEY}, 4000, "unsupported_api_shape", "This server does not speak"),
 ]
 
 

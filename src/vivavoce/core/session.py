@@ -112,6 +112,7 @@ class Session:
 
     def __init__(self, identity: Identity, config: sc.SessionConfig, now: float) -> None:
         self.config = config
+        self._first_config = config
         self.phase = Phase.OPEN
         self.next_deadline = now + identity.lifetime_s
         self._identity = identity
@@ -257,7 +258,7 @@ class Session:
         patch = event.session
         if patch.model is not UNSET and patch.model not in {self._identity.model, *self._identity.model_aliases}:
             raise errors.model_is_fixed("session.model")
-        merged = settings.merge(self.config, patch)
+        merged = settings.merge(self.config, patch, self._first_config)
         if merged.input_audio_noise_reduction is not None and not self._identity.reduces_noise:
             raise errors.no_noise_reduction("session.input_audio_noise_reduction")
         settings.check_tool_choice(merged.tool_choice, merged.tools, "session.tool_choice")

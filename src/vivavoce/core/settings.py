@@ -8,9 +8,11 @@ from vivavoce.wire import errors
 from vivavoce.wire import session_config as sc
 
 
-def merge(config: sc.SessionConfig, patch: sc.SessionPatch) -> sc.SessionConfig:
-    """``config`` with what the patch sets, by top-level key."""
+def merge(config: sc.SessionConfig, patch: sc.SessionPatch, first: sc.SessionConfig) -> sc.SessionConfig:
+    """``config`` with what the patch sets, by top-level key. ``first``: what the session began with."""
     changes = {name: value for name in config.__struct_fields__ if (value := getattr(patch, name)) is not UNSET}
+    if patch.instructions is None:
+        changes["instructions"] = first.instructions
     return structs.replace(config, **changes)
 
 

@@ -5,15 +5,17 @@ The order of the checks, which is the order of the refusals that a caller sees:
 1. the path is one of ours, and this is a WebSocket upgrade;
 2. Azure paths: no more custom request headers than allowed (431);
 3. the key: without a good one nobody learns what exists here;
-4. the shape: GA clients and calls that this version does not join are told so;
+4. calls, which this version does not join;
 5. ``api-version`` (Azure preview path), then the deployment;
 6. a transcription session: whether the profile has such.
 
 Azure paths are refused before the upgrade (``RefusedHandshake``); the OpenAI path is upgraded first and then told
-(``RefusedSession``), as their services do (protocol section 1.3). A GA client is told after the upgrade on both,
-because it shows the text of an error event and hides the one of an HTTP answer. Unknown query parameters are
-ignored; of a repeated one the first counts. A transcription session (``intent=transcription``) needs to name no
-deployment; the first that is not pinned to an older profile serves it.
+(``RefusedSession``), as their services do (protocol section 1.3). Unknown query parameters are ignored; of a
+repeated one the first counts. A transcription session (``intent=transcription``) needs to name no deployment; the
+first serves it, in the preview the first that is not pinned to an older profile.
+
+The path chooses the dialect, and on the OpenAI path, which both share, the beta header or subprotocol: with it the
+preview, without it GA (protocol section 1.1).
 """
 
 from __future__ import annotations
@@ -21,7 +23,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Final, Literal
+from typing import Final, Literal, TypeAlias
 
 from vivavoce.gateway.auth import Credential, KeyRing, credentials
 from vivavoce.gateway.deployments import Catalogue, Deployment
@@ -42,6 +44,8 @@ _NEWEST_API_VERSION: Final = API_VERSIONS[-1]
 SUBPROTOCOL: Final = "realtime"
 BETA_SUBPROTOCOL: Final = "openai-beta.realtime-v1"
 _BETA_HEADER: Final = "realtime=v1"
+
+Dialect: TypeAlias = Literal["preview", "ga"]
 
 _CLIENT_REQUEST_ID: Final = "x-ms-client-request-id"
 # It is echoed and logged: nothing that could break a header or a log line.
@@ -77,10 +81,10 @@ class Admission:
     principal: str
     """Who: ``key:`` and a digest, never the key."""
     profile: str
-    """A key of ``wire.dialects.profiles.PROFILES``: the edition of the service that this session reproduces."""
+    """The edition of the service that this session reproduces; it has one dialect (``wire.dialects.profiles``)."""
     returned_headers: tuple[tuple[str, str], ...] = ()
     """See :func:`returned_headers`."""
-    dialect: Literal["preview"] = "preview"
+    dialect: Dialect = "preview"
     kind: SessionKind = "realtime"
 
 
@@ -106,10 +110,12 @@ def admit(request: UpgradeRequest, policy: AdmissionPolicy) -> Admission:
     if path != OPENAI_PATH and len(custom_headers(request.headers)) > policy.max_custom_headers:
         raise errors.too_many_headers(policy.max_custom_headers)
     principal = _identify(request, policy, azure=path != OPENAI_PATH)
-    _check_shape(request, path)
+    if path != AZURE_PREVIEW_PATH and request.parameter("call_id"):
+        raise _unsupported(path, "Joining a call (call_id) is not supported by this server.")
+    dialect = _dialect(request, path)
     kind: SessionKind = "transcription" if request.parameter("intent") == "transcription" else "realtime"
-    deployment = (_of_openai if path == OPENAI_PATH else _of_azure)(request, policy.catalogue, kind)
-    profile = deployment.profile or _profile(request, path, deployment)
+    deployment = _DEPLOYMENT_AT[path](request, policy.catalogue, kind)
+    profile = _ga_profile(path, deployment) if dialect == "ga" else _profile(request, path, deployment)
     if kind == "transcription" and not profiles.transcribes(profile):
         raise _unsupported(
             path,
@@ -119,6 +125,7 @@ def admit(request: UpgradeRequest, policy: AdmissionPolicy) -> Admission:
     return Admission(
         deployment=deployment,
         profile=profile,
+        dialect=dialect,
         kind=kind,
         principal=principal,
         returned_headers=tuple(returned_headers(request.headers)) if path == AZURE_PREVIEW_PATH else (),
@@ -142,20 +149,10 @@ def _identify(request: UpgradeRequest, policy: AdmissionPolicy, *, azure: bool) 
     raise errors.incorrect_api_key(offered[0].value) if offered else errors.missing_bearer()
 
 
-def _check_shape(request: UpgradeRequest, path: str) -> None:
-    if path == AZURE_GA_PATH:
-        raise errors.unsupported_dialect(
-            "This server does not speak the GA shape of the Realtime API yet. Connect to "
-            f"{AZURE_PREVIEW_PATH}?api-version={API_VERSIONS[0]}&deployment=<deployment> and use the preview shape."
-        )
-    if path == OPENAI_PATH and not _asks_for_beta(request):
-        raise errors.unsupported_dialect(
-            "This server does not speak the GA shape of the Realtime API yet. Send the header "
-            f"'OpenAI-Beta: {_BETA_HEADER}' or offer the subprotocol '{BETA_SUBPROTOCOL}', and use the preview "
-            "shape."
-        )
-    if path == OPENAI_PATH and request.parameter("call_id"):
-        raise _unsupported(path, "Joining a call (call_id) is not supported by this server.")
+def _dialect(request: UpgradeRequest, path: str) -> Dialect:
+    if path == AZURE_PREVIEW_PATH or (path == OPENAI_PATH and _asks_for_beta(request)):
+        return "preview"
+    return "ga"
 
 
 def _unsupported(path: str, text: str) -> errors.Refused:
@@ -177,14 +174,34 @@ def _of_azure(request: UpgradeRequest, catalogue: Catalogue, kind: SessionKind) 
     return deployment
 
 
+def _of_azure_ga(request: UpgradeRequest, catalogue: Catalogue, kind: SessionKind) -> Deployment:
+    name = request.parameter("model")
+    deployment = catalogue.by_name(name) if name or kind == "realtime" else next(iter(catalogue), None)
+    if deployment is None:
+        raise errors.deployment_not_found()
+    return deployment
+
+
 def _of_openai(request: UpgradeRequest, catalogue: Catalogue, kind: SessionKind) -> Deployment:
     model = request.parameter("model")
     if not model and kind == "realtime":
         raise errors.missing_model()
-    deployment = catalogue.by_model(model) if model else _any_that_transcribes(catalogue)
+    if model:
+        deployment = catalogue.by_model(model)
+    elif _asks_for_beta(request):
+        deployment = _any_that_transcribes(catalogue)
+    else:
+        deployment = next(iter(catalogue), None)
     if deployment is None:
         raise errors.invalid_model(model)
     return deployment
+
+
+_DEPLOYMENT_AT: Final = {
+    AZURE_PREVIEW_PATH: _of_azure,
+    AZURE_GA_PATH: _of_azure_ga,
+    OPENAI_PATH: _of_openai,
+}
 
 
 def _any_that_transcribes(catalogue: Catalogue) -> Deployment | None:
@@ -194,12 +211,23 @@ def _any_that_transcribes(catalogue: Catalogue) -> Deployment | None:
 
 
 def _profile(request: UpgradeRequest, path: str, deployment: Deployment) -> str:
-    """The edition that the client was written for. Azure clients tell by ``api-version``, older ones left it to the
-    model; OpenAI's beta shape ended as the newest preview.
+    """The edition of the preview that the client was written for, unless the deployment is pinned to one.
+
+    Azure clients tell by ``api-version``, older ones left it to the model; OpenAI's beta shape ended as the newest
+    preview.
     """
+    if deployment.profile in profiles.PROFILES:
+        return deployment.profile
     if path == OPENAI_PATH or request.parameter("api-version") == _NEWEST_API_VERSION:
         return profiles.NEWEST
     return profiles.profile_of_version(deployment.version)
+
+
+def _ga_profile(path: str, deployment: Deployment) -> str:
+    """The service whose path it is, unless the deployment is pinned to one of them."""
+    if deployment.profile in profiles.GA_PROFILES:
+        return deployment.profile
+    return "azure-ga" if path == AZURE_GA_PATH else "openai-ga"
 
 
 def client_request_id(request: UpgradeRequest) -> str | None:

@@ -66,7 +66,8 @@ class Deployment:
     version: str
     """May be empty."""
     profile: str
-    """A key of ``wire.dialects.profiles.PROFILES`` that all its sessions have; empty: it follows the connection."""
+    """One of ``wire.dialects.profiles.NAMES`` that all its sessions of that dialect have; empty, and for the other
+    dialect: it follows the connection."""
     conversation_created: bool
     strict: bool
     """Refuse what the service refuses; otherwise take some spellings that only its documents print."""

@@ -23,7 +23,7 @@ from vivavoce.server.handshake import CLOSE_TIMEOUT_S, Handshake
 from vivavoce.server.outbox import CLOSE_S, SocketOutbox
 from vivavoce.wire import errors
 from vivavoce.wire import server_events as se
-from vivavoce.wire.codec import Codec, preview_codec
+from vivavoce.wire.codec import Codec, codec_of
 from vivavoce.wire.errors import RefusedHandshake, RefusedSession
 from vivavoce.wire.session_config import SessionConfig
 
@@ -195,7 +195,7 @@ class RealtimeEndpoint:
     def _codec(self, profile: str, deployment: Deployment) -> Codec:
         key = (profile, deployment.conversation_created, deployment.strict)
         if key not in self._codecs:
-            self._codecs[key] = preview_codec(
+            self._codecs[key] = codec_of(
                 profile, conversation_created=deployment.conversation_created, strict=deployment.strict
             )
         return self._codecs[key]

@@ -16,6 +16,11 @@ from vivavoce.testing.script import ModelCommand, SendBytes, SendCharacters, Sen
 
 APPEND_MS: Final = 20
 _FULL_SCALE: Final = 32767
+_GA_FORMATS: Final = {
+    "audio/pcm": AudioFormat.PCM16,
+    "audio/pcmu": AudioFormat.G711_ULAW,
+    "audio/pcma": AudioFormat.G711_ALAW,
+}
 
 
 class Ledger:
@@ -38,8 +43,7 @@ class Ledger:
                 | "transcription_session.created"
                 | "transcription_session.updated"
             ):
-                self.input_format = AudioFormat(event["session"]["input_audio_format"])
-                self._transcribes = event["session"]["input_audio_transcription"] is not None
+                self._note_session(event["session"])
             case "response.created":
                 self.responses.append(event["response"]["id"])
             case "response.done":
@@ -52,6 +56,15 @@ class Ledger:
                 | "conversation.item.input_audio_transcription.failed"
             ) if event["item_id"] in self.unheard:
                 self.unheard.remove(event["item_id"])
+
+    def _note_session(self, session: dict[str, Any]) -> None:
+        if "audio" in session:
+            heard = session["audio"]["input"]
+            self.input_format = _GA_FORMATS[heard["format"]["type"]]
+            self._transcribes = heard["transcription"] is not None
+        else:
+            self.input_format = AudioFormat(session["input_audio_format"])
+            self._transcribes = session["input_audio_transcription"] is not None
 
     def response_of(self, command: ModelCommand) -> str:
         """The id of the response that ``command`` is for. Raises ValueError when there is none."""

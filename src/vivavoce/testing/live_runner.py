@@ -41,13 +41,13 @@ class Target:
     api_key: str | None
     quiet_s: float
 
-    @property
-    def headers(self) -> dict[str, str]:
+    def headers(self, *, ga: bool) -> dict[str, str]:
+        """``ga``: the client speaks the GA dialect."""
         if self.api_key is None:
             return {}
         if urlsplit(self.url).path.startswith("/openai/"):
             return {"api-key": self.api_key}
-        return {"Authorization": f"Bearer {self.api_key}", "OpenAI-Beta": "realtime=v1"}
+        return {"Authorization": f"Bearer {self.api_key}"} | ({} if ga else {"OpenAI-Beta": "realtime=v1"})
 
 
 def playable(script: s.Script) -> tuple[list[s.Step], bool]:
@@ -71,7 +71,7 @@ async def run_live(script: s.Script, target: Target) -> int:
     judge, ledger = Judge(script), Ledger()
     async with (
         aiohttp.ClientSession() as client,
-        client.ws_connect(target.url, headers=target.headers, max_msg_size=0) as socket,
+        client.ws_connect(target.url, headers=target.headers(ga=script.settings.is_ga), max_msg_size=0) as socket,
     ):
         if not steps or steps[0].command is not None:
             steps.insert(0, s.Step(1, "the client connects", None))

@@ -195,7 +195,9 @@ class Judge:
         if step.command is not None or step.expected:
             return step.expected
         settings = self._script.settings
-        if settings.intent == "transcription":
+        if settings.is_ga:
+            kinds = ["session.created"]
+        elif settings.intent == "transcription":
             kinds = ["transcription_session.created"]
         else:
             kinds = ["session.created"] + ["conversation.created"] * settings.conversation_created

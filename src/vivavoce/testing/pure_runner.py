@@ -29,7 +29,7 @@ from vivavoce.testing import script as s
 from vivavoce.testing.ledger import Ledger, frames, sound
 from vivavoce.testing.matching import Actual, Closed, Judge, Names
 from vivavoce.wire import errors
-from vivavoce.wire.codec import preview_codec
+from vivavoce.wire.codec import codec_of
 from vivavoce.wire.server_events import Logprob
 from vivavoce.wire.session_config import SessionConfig
 
@@ -67,7 +67,7 @@ class PureRunner:
         self._logprobs = settings.logprobs
         self.ledger = Ledger()
         self._now = 0.0
-        self._codec = preview_codec(
+        self._codec = codec_of(
             settings.profile, conversation_created=settings.conversation_created, strict=settings.strict
         )
         identity = Identity(

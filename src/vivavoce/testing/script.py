@@ -17,7 +17,7 @@ from typing import Any, Final, Literal, TypeAlias, cast, get_args
 import msgspec
 
 from vivavoce.engines.base import Usage
-from vivavoce.wire.dialects.profiles import PROFILES
+from vivavoce.wire.dialects.profiles import GA_PROFILES, NAMES
 from vivavoce.wire.session_config import SessionKind
 
 DEPLOYMENT: Final = "puppet"
@@ -247,6 +247,11 @@ class Settings:
     pure_only: str | None = None
     """Why a script cannot run on the server."""
 
+    @property
+    def is_ga(self) -> bool:
+        """The client speaks the GA dialect."""
+        return self.profile in GA_PROFILES
+
 
 @dataclass(frozen=True, slots=True)
 class Script:
@@ -357,7 +362,7 @@ class _Reader:
     def _set(self, name: str, value: str) -> None:
         match name:
             case "profile":
-                if value not in PROFILES:
+                if value not in NAMES:
                     raise ValueError(f"there is no profile '{value}'")
                 self.settings.profile = value
             case "intent":

@@ -42,6 +42,8 @@ _NEVER_S: Final = 1e9
 """No keep-alive in virtual time: the clock may pass any number of pings before a pong can come."""
 _AT_ONCE: Final = 50
 """Appends (1 s of sound) before the VAD must have caught up; far below where the server stops to read."""
+_PREVIEW_PATH: Final = "/openai/realtime?api-version=2024-10-01-preview&deployment="
+_GA_PATHS: Final = {"openai-ga": "/v1/realtime?model=", "azure-ga": "/openai/v1/realtime?model="}
 _SENTINEL: Final = "vivavoce.nothing_more"
 _CLOSING: Final = (WSMsgType.CLOSE, WSMsgType.CLOSING, WSMsgType.CLOSED, WSMsgType.ERROR)
 
@@ -116,10 +118,9 @@ class _Theatre:
 
     @asynccontextmanager
     async def connect(self) -> AsyncIterator[aiohttp.ClientWebSocketResponse]:
-        url = (
-            f"http://127.0.0.1:{self._port}/openai/realtime?api-version=2024-10-01-preview&deployment={s.DEPLOYMENT}"
-            f"&intent={self._settings.intent}"
-        )
+        settings = self._settings
+        path = _GA_PATHS.get(settings.profile, _PREVIEW_PATH)
+        url = f"http://127.0.0.1:{self._port}{path}{s.DEPLOYMENT}&intent={settings.intent}"
         async with (
             aiohttp.ClientSession() as client,
             client.ws_connect(url, headers={"api-key": _KEY}, max_msg_size=0) as socket,

@@ -12,9 +12,11 @@ import msgspec
 
 from vivavoce.wire import errors
 from vivavoce.wire.client_events import ClientEvent, Rejected
+from vivavoce.wire.dialects.ga_in import GaDecoder
+from vivavoce.wire.dialects.ga_out import GaEncoder
 from vivavoce.wire.dialects.preview_in import PreviewDecoder
 from vivavoce.wire.dialects.preview_out import PreviewEncoder
-from vivavoce.wire.dialects.profiles import PROFILES
+from vivavoce.wire.dialects.profiles import GA_PROFILES, PROFILES
 from vivavoce.wire.errors import ClientFault
 from vivavoce.wire.server_events import ServerEvent
 
@@ -68,6 +70,18 @@ def preview_codec(profile: str, *, conversation_created: bool = True, strict: bo
         PreviewEncoder(chosen, conversation_created=conversation_created),
         gives_audio_back=chosen.of_2025,
     )
+
+
+def ga_codec(profile: str) -> Codec:
+    """The GA dialect in one of its profiles. Raises KeyError for a profile that does not exist."""
+    return Codec(GaDecoder(), GaEncoder(GA_PROFILES[profile]), gives_audio_back=True)
+
+
+def codec_of(profile: str, *, conversation_created: bool = True, strict: bool = True) -> Codec:
+    """The dialect that has this profile; the other arguments are for :func:`preview_codec`. Raises KeyError."""
+    if profile in GA_PROFILES:
+        return ga_codec(profile)
+    return preview_codec(profile, conversation_created=conversation_created, strict=strict)
 
 
 def _event_id(frame: str | bytes) -> str | None:

@@ -7,7 +7,8 @@ they are; within one kind of fault, document order. Of an event with very many f
 :data:`MOST_FAULTS`.
 
 A shape may say more than the types of its fields do: by a class method ``faults(value, path)`` that yields what
-else is wrong with a JSON object, each with its phase, and by a class variable ``tolerated`` (see :func:`_tagged`).
+else is wrong with a JSON object, each with its phase, and by the class variables ``tolerated`` and ``tag_first``
+(see :func:`_tagged`).
 """
 
 from __future__ import annotations
@@ -189,15 +190,17 @@ def _union(value: Any, shape: mi.UnionType, path: str) -> Iterator[Found]:
 def _tagged(value: dict[str, Any], structs: list[mi.StructType], path: str) -> Iterator[Found]:
     """An object of one of several shapes, told apart by a tag. Texts do not offer the ``tolerated`` ones.
 
-    Without a tag, keys that none of them has are unknown; under an unknown tag keys may mean anything.
+    Without a tag, keys that none of them has are unknown, unless it is ``tag_first``; under an unknown tag keys may
+    mean anything.
     """
     tag_field = structs[0].tag_field or "type"
     tag_path = _join(path, tag_field)
     tag = value.get(tag_field)
     if not isinstance(tag, str):
+        looks_on = not any(getattr(struct.cls, "tag_first", False) for struct in structs)
         known = {field.encode_name for struct in structs for field in struct.fields} | {tag_field}
         for key in value:
-            if key not in known:
+            if looks_on and key not in known:
                 yield Phase.UNKNOWN, errors.unknown_parameter(_join(path, key))
         if tag_field not in value:
             yield Phase.MISSING, errors.missing_parameter(tag_path)

@@ -115,7 +115,8 @@ class SessionPatch(msgspec.Struct, frozen=True, kw_only=True):
 
     model: str | UnsetType = UNSET
     modalities: tuple[Modality, ...] | UnsetType = UNSET
-    instructions: str | UnsetType = UNSET
+    instructions: str | UnsetType | None = UNSET
+    """None: those that the session began with."""
     voice: Voice | UnsetType = UNSET
     input_audio_format: AudioFormatName | UnsetType = UNSET
     output_audio_format: AudioFormatName | UnsetType = UNSET

@@ -1,4 +1,4 @@
-"""Profiles: how services of one dialect differ over time (protocol section 8), as one table."""
+"""Profiles: how services of one dialect differ, over time or from each other (protocol section 8), as tables."""
 
 from __future__ import annotations
 
@@ -78,6 +78,27 @@ PROFILES: Final[dict[str, Profile]] = {
     )
 }
 
+
+@dataclass(frozen=True, slots=True)
+class GaProfile:
+    """The differences between the services of the GA dialect."""
+
+    name: str
+    tells_rate_limits: bool
+    """``rate_limits.updated`` comes after ``response.done``, with tokens alone (row 3)."""
+    repeats_parts: bool
+    """``response.content_part.*`` carries its ``part`` once more as ``content``."""
+
+
+GA_PROFILES: Final[dict[str, GaProfile]] = {
+    profile.name: profile
+    for profile in (
+        GaProfile(name="openai-ga", tells_rate_limits=True, repeats_parts=False),
+        GaProfile(name="azure-ga", tells_rate_limits=False, repeats_parts=True),
+    )
+}
+
+NAMES: Final = (*PROFILES, *GA_PROFILES)
 NEWEST: Final = "azure-2025-04"
 
 _SINCE: Final = (
@@ -91,7 +112,7 @@ _DATE: Final = re.compile(r"\d{4}-\d\d-\d\d")
 
 def transcribes(profile: str) -> bool:
     """Whether this edition of the service has transcription sessions."""
-    return PROFILES[profile].of_2025
+    return profile in GA_PROFILES or PROFILES[profile].of_2025
 
 
 def profile_of_version(version: str) -> str:

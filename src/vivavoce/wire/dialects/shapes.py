@@ -43,6 +43,8 @@ MAX_DEPTH: Final = 100
 class Shape(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
     tolerated: ClassVar[bool] = False
     """Of objects told apart by their ``type``: accepted, but not offered in the texts of errors."""
+    tag_first: ClassVar[bool] = False
+    """Without its ``type`` nothing else of the object is looked at."""
 
     @classmethod
     def faults(cls, value: dict[str, Any], path: str) -> Iterator[Found]:
