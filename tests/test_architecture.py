@@ -59,7 +59,7 @@ NO_FILES: Final = ("wire", "core", "audio", "runtime", "gateway", "server")
 
 HEAVY: Final[dict[str, tuple[str, ...]]] = {
     "bpe_openai": ("server.tokenizer",),
-    "aiohttp": ("server", "demo", "record", "testing"),
+    "aiohttp": ("server", "demo", "record", "testing", "engines"),
     "espeakng_loader": ("engines.builtin",),
     "numpy": ("audio", "engines", "runtime", "demo", "testing"),
     "kokoro_onnx": ("engines.kokoro_worker",),
