@@ -1,6 +1,6 @@
 """The engine ``llama_cpp`` with the real llama.cpp: it is built from source, so it is no part of `make test`.
 
-``python tests/llama/llama_run.py [--install] [PYTEST ARGUMENT ...]``, in the environment of the other tests.
+``python tests/llama/llama_run.py [--install] [PYTEST OPTION ...]``, in the environment of the other tests.
 An environment is made under ``.engines/llama-cpp`` from ``requirements.lock``, and made anew when that changes; it
 needs a C++ compiler and takes one to five minutes, once. It sees the packages of the environment that it was made
 from, after its own. Then the tests of this folder, ``*_aloud.py``, run in it. ``--install`` stops before them.
@@ -40,7 +40,7 @@ def main(argv: Sequence[str]) -> int:
         sys.stdout.write(f"{python}\n")
         return 0
     tests = [str(test) for test in sorted(HERE.glob("*_aloud.py"))]
-    return subprocess.run([python, "-m", "pytest", *(argv or tests)], check=False, timeout=TESTS_S).returncode
+    return subprocess.run([python, "-m", "pytest", *argv, *tests], check=False, timeout=TESTS_S).returncode
 
 
 def _environment() -> str:

@@ -39,8 +39,8 @@ _PIECES: Final[dict[str, tuple[str, ...]]] = {
     "<|say|>": ("Hello", " from", " a", " very", " small", " model", "."),
     "<|call|>": (
         "<tool_call>",
-        *('\n{"name": "get', '_weather", "argu', 'ments": {"city"', ': "Ulm"}}\n'),
-        "</tool_call>",
+        *('\n{"name": "get', '_weather", "argu', 'ments": {"city"', ': "Ulm"}}'),
+        "\n</tool_call>",
     ),
     "<|told|>": ("It", " is", " sunny", " in", " Ulm", "!"),
 }
