@@ -67,6 +67,7 @@ HEAVY: Final[dict[str, tuple[str, ...]]] = {
     "onnxruntime": ("engines.builtin.speech_pool",),
     "piper": ("engines.piper_worker",),
     "pocketsphinx": ("engines.builtin",),
+    "prometheus_client": ("server.metrics", "server.websocket"),
     "rich": ("cli", "demo", "record.show"),
     "sherpa_onnx": ("engines.sherpa_onnx_tts_worker",),
     "soxr": ("audio.resample", "demo.sound"),

@@ -286,9 +286,11 @@ def test_a_reload_changes_the_configuration_but_not_the_number_of_workers(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     file = tmp_path / "vivavoce.toml"
+    monkeypatch.setenv("PROMETHEUS_MULTIPROC_DIR", "")  # set by what is a process of its own elsewhere
     seen: list[Config] = []
 
-    async def work(config: Config, *_: object) -> int:
+    async def work(config: Config, *_: object, metrics: Path) -> int:
+        assert metrics.name == "metrics"
         seen.append(config)
         return 0
 

@@ -218,6 +218,7 @@ def _supervise(
         grace_s=config.server.shutdown_grace_s,
         on_ready=lambda: _announce(config, listener.getsockname()[1], made),
         renew=lambda: fleet.renew(load()),
+        on_end=fleet.forget,
     ).run()
 
 
@@ -230,6 +231,8 @@ class _Fleet:
         self._count = config.server.workers
         self._generations: list[tuple[Config, Path]] = []
         """The configuration of each generation, and the socket of its host."""
+        self._metrics = folder / "metrics"
+        self._metrics.mkdir()
         self.renew(config)
 
     def renew(self, config: Config) -> None:
@@ -248,18 +251,29 @@ class _Fleet:
 
     def work(self, control: socket.socket) -> int:
         """A worker, in its own process."""
+        self._share_metrics()
         from vivavoce.server.worker import work
 
         config, path = self._generations[-1]
-        return self._guarded(lambda: work(config, control, self._counters, path))
+        return self._guarded(lambda: work(config, control, self._counters, path, metrics=self._metrics))
 
     def host(self, control: socket.socket, generation: int) -> int:
         """The host of the engines that the workers of a generation share, in its own process."""
+        self._share_metrics()
         from vivavoce.server.worker import host
 
         config, path = self._generations[generation]
         path.unlink(missing_ok=True)
-        return self._guarded(lambda: host(config, control, path))
+        return self._guarded(lambda: host(config, control, path, self._metrics))
+
+    def _share_metrics(self) -> None:
+        # prometheus_client reads it when it is first imported.
+        os.environ["PROMETHEUS_MULTIPROC_DIR"] = str(self._metrics)
+
+    def forget(self, pid: int) -> None:
+        """A process has ended: what it counted stays counted, but it has nothing open or under way any more."""
+        for file in self._metrics.glob(f"gauge_live*_{pid}.db"):
+            file.unlink(missing_ok=True)
 
     def _guarded(self, work: Callable[[], Coroutine[Any, Any, int]]) -> int:
         from vivavoce.gateway.deployments import EngineStartError

@@ -116,6 +116,8 @@ class ServerSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
     """Accept permessage-deflate from clients that offer it."""
     session_seconds: Annotated[int, msgspec.Meta(ge=1, le=86400)] = 1800
     """Seconds after which a session expires."""
+    metrics: bool = True
+    """Answer ``GET /metrics``, for Prometheus."""
     tokenizer: Tokenizer = "estimate"
     """What counts the tokens of text."""
     log_level: LogLevel = "info"

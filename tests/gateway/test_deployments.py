@@ -432,7 +432,7 @@ async def test_the_limits_of_a_table_hold_for_its_engine(tmp_path: Path) -> None
     """And its other options arrive as they are."""
     config = configured(GATED, tmp_path)
     async with open_engines(config, lambda engine: engine.name == "espeak") as engines:
-        voice = engines["synthesizer", "voice"]
+        voice = dict(engines)["synthesizer", "voice"]
         assert isinstance(voice, Synthesizer)
         first, second = (voice.synthesize(SynthesisRequest("Hello.", "alloy", session=name)) for name in "ab")
         async with aclosing(first), aclosing(second):

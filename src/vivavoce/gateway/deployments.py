@@ -183,11 +183,9 @@ class EngineSet:
                 raise first from first.__cause__
             raise
 
-    def failing(self) -> list[str]:
-        """Kind and name of every engine that says that it does not work now."""
-        return [
-            f"{kind} {name}" for (kind, name), engine in self if isinstance(engine, Watched) and not engine.working
-        ]
+    def failing(self) -> list[EngineKey]:
+        """Every engine that says that it does not work now."""
+        return [key for key, engine in self if isinstance(engine, Watched) and not engine.working]
 
     async def close(self) -> None:
         """Close all, the last first. A failure is logged and keeps no other engine open."""
@@ -298,7 +296,7 @@ class Deployments:
 
     def __init__(self, served: Iterable[Served], engines: EngineSet | None = None) -> None:
         self._served = {one.deployment.name: one for one in served}
-        self._engines = engines or EngineSet({})
+        self.engines = engines or EngineSet({})
         self.catalogue = Catalogue(one.deployment for one in self._served.values())
 
     def __iter__(self) -> Iterator[Served]:
@@ -308,8 +306,8 @@ class Deployments:
         return self._served[name]
 
     def failing(self) -> list[str]:
-        """See :meth:`EngineSet.failing`."""
-        return self._engines.failing()
+        """Kind and name of every engine that says that it does not work now."""
+        return [f"{kind} {name}" for kind, name in self.engines.failing()]
 
 
 @asynccontextmanager
@@ -358,7 +356,7 @@ async def open_engines(
     wanted: Callable[[Engine], bool],
     registry: Registry | None = None,
     watches: Watches | None = None,
-) -> AsyncIterator[dict[EngineKey, Engine]]:
+) -> AsyncIterator[EngineSet]:
     """Make and start those engines of the configuration that are ``wanted``, without deployments; close them at the
     end of the block. Raises :class:`ConfigError` and :class:`EngineStartError` on the way in.
     """
@@ -366,6 +364,6 @@ async def open_engines(
     kept = _behind_gates(config, ((key, engine) for key, engine in made if wanted(engine)), watches)
     await kept.start()
     try:
-        yield dict(kept)
+        yield kept
     finally:
         await kept.close()

@@ -35,6 +35,7 @@ from vivavoce.runtime.cascade import Cascade
 from vivavoce.runtime.engines import Cascaded, Denial, Engines, Meter, Native, Outbox, Reservation
 from vivavoce.runtime.listener import Listener
 from vivavoce.runtime.speech_native import SpeechNative
+from vivavoce.runtime.timings import Timings
 from vivavoce.wire import client_events as ce
 from vivavoce.wire import errors
 from vivavoce.wire import server_events as se
@@ -80,6 +81,11 @@ class Driver:
         """Id of the event whose audio the reducer holds back."""
         self._listener: Listener | None = None
         self._group: asyncio.TaskGroup | None = None
+        self._timings = Timings(session.id, engines.telemetry, self._loop.time)
+        self.received = 0
+        """Events of the client so far."""
+        self.sent = 0
+        """Events to the client so far."""
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
@@ -111,6 +117,7 @@ class Driver:
                 end_of_turn=self._engines.end_of_turn,
                 words_needed=self._session.kind == "realtime" and not self._engines.speaker.hears_audio,
                 session=self._session.id,
+                recognised=self._timings.recognised,
             )
             alarm = self._loop.call_at(self._session.next_deadline, self.post, c.TimePassed())
             try:
@@ -134,6 +141,7 @@ class Driver:
 
     def receive_text(self, frame: str | bytes) -> None:
         """One text frame. It may be done aside when it is long; see :meth:`ready`."""
+        self.received += 1
         if len(frame) > _ASIDE_BYTES:
             self._aside = self._spawn(self._receive_aside(frame), "read a long event")
             return
@@ -267,6 +275,7 @@ class Driver:
     def _send(self, event: se.ServerEvent) -> None:
         frame = self._codec.encode(event, self._session.new_event_id())
         if frame is not None:
+            self.sent += 1
             self._outbox.send(frame)
 
     # -------------------------------------------------------------------------------------------- effects
@@ -280,6 +289,13 @@ class Driver:
             case c.FeedVad():
                 self._hearing.feed_vad(effect)
             case c.Emit():
+                match effect.event:
+                    case se.AudioDelta(response_id=response_id) if response_id in self._timings.silent:
+                        self._timings.audio(response_id)
+                    case se.OutputItemAdded(response_id=response_id):
+                        self._timings.output(response_id)
+                    case se.ResponseDone(response=response):
+                        self._timings.done(response)
                 self._send(effect.event)
             case c.Retrieve():
                 self._retrieve(effect)
@@ -349,6 +365,7 @@ class Driver:
             self.post(c.QuotaSettled(self._meter.rate_limits()))
 
     def _start(self, plan: ResponsePlan) -> None:
+        self._timings.started(plan)
         self._responses[plan.response_id] = self._spawn(self._respond(plan), f"respond {plan.response_id}")
 
     async def _respond(self, plan: ResponsePlan) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal, Protocol
+from typing import Final, Literal, Protocol
 
 from vivavoce.engines.base import EndOfTurn, LanguageModel, SpeechModel, Synthesizer, Transcriber
 from vivavoce.runtime.vad_pool import VadPool
@@ -42,6 +42,38 @@ class Native:
 
 
 @dataclass(frozen=True, slots=True)
+class Stages:
+    """How long the stages of one response took, in seconds; None for one that it did not reach."""
+
+    recognition_s: float | None = None
+    """From the end of the utterance that it answers to the final transcript."""
+    first_output_s: float | None = None
+    """From its start, as the following."""
+    first_audio_s: float | None = None
+    total_s: float | None = None
+
+
+class Telemetry(Protocol):
+    """Who counts what happens in the sessions of a deployment."""
+
+    def recognised(self, seconds: float) -> None:
+        """The final words of an utterance came so long after its end."""
+
+    def responded(self, status: str, stages: Stages) -> None:
+        """A response ended."""
+
+
+class Silent:
+    """Nobody counts."""
+
+    def recognised(self, seconds: float) -> None: ...
+    def responded(self, status: str, stages: Stages) -> None: ...
+
+
+SILENT: Final = Silent()
+
+
+@dataclass(frozen=True, slots=True)
 class Engines:
     """The engines of one deployment, started and shared by all of its sessions."""
 
@@ -49,6 +81,7 @@ class Engines:
     transcriber: Transcriber
     end_of_turn: EndOfTurn
     speaker: Cascaded | Native
+    telemetry: Telemetry = SILENT
 
 
 @dataclass(frozen=True, slots=True)

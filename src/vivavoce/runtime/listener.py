@@ -69,6 +69,8 @@ class Utterance:
         self._resampler: tuple[AudioFormat, Resampler] | None = None
         self._clips: deque[Clip] = deque()
         self._closed = False
+        self.closed_at = 0.0
+        """When it was closed, in seconds of the event loop."""
         self._news = asyncio.Event()
 
     @property
@@ -98,6 +100,7 @@ class Utterance:
     def close(self) -> None:
         """No more audio comes."""
         self._closed = True
+        self.closed_at = asyncio.get_running_loop().time()
         self._news.set()
 
     def fail(self, code: str, message: str) -> None:
@@ -152,8 +155,11 @@ class Listener:
         end_of_turn: EndOfTurn,
         words_needed: bool,
         session: str = "",
+        recognised: Callable[[str, float], None] = lambda item_id, seconds: None,
     ) -> None:
-        """``session``: names it to engines, which share themselves fairly among sessions."""
+        """``session``: names it to engines, which share themselves fairly among sessions; ``recognised`` is told
+        how long after the end of an utterance its words came."""
+        self._recognised = recognised
         self._post = post
         self._session_key = session
         self._spawn = spawn
@@ -224,6 +230,8 @@ class Listener:
             known[0].close()
             return
         early = self._early.pop(item_id, c.RecognitionFailed(item_id, None))
+        if isinstance(early, c.Recognised):
+            self._recognised(item_id, 0.0)
         if known is not None:
             self.drop(item_id)
         self._post(early)
@@ -304,6 +312,8 @@ class Listener:
     def _report(self, utterance: Utterance, report: c.Recognised | c.RecognitionFailed) -> None:
         """Told when the audio is complete, and not before: until then the session expects none (law 2)."""
         if utterance.closed:
+            if isinstance(report, c.Recognised):
+                self._recognised(utterance.item_id, asyncio.get_running_loop().time() - utterance.closed_at)
             self._post(report)
         else:
             self._early[utterance.item_id] = report

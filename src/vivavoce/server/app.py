@@ -24,9 +24,10 @@ from vivavoce.gateway.auth import KeyRing
 from vivavoce.gateway.deployments import Deployments, Recipe, Substitution, open_deployments
 from vivavoce.gateway.quota import Counters
 from vivavoce.runtime.bugs import outline
-from vivavoce.runtime.engines import Cascaded, Engines, Native
+from vivavoce.runtime.engines import SILENT, Cascaded, Engines, Native
 from vivavoce.runtime.vad_pool import VadPool
 from vivavoce.server import tokenizer
+from vivavoce.server.metrics import CONTENT_TYPE, Metrics
 from vivavoce.server.tls import server_context
 from vivavoce.server.websocket import RealtimeEndpoint
 
@@ -80,12 +81,16 @@ async def assembled(
     registry: Registry | None = None,
     counters: Counters | None = None,
     instead: Substitution | None = None,
+    metrics: Metrics | None = None,
 ) -> AsyncIterator[Assembly]:
     """Engines up; on leaving, sessions end first, then the engines.
 
     ``registry``: None for the installed engines; ``counters``: those of the quotas, None for our own; ``instead``:
-    what to use in the place of an engine. Raises ConfigError and EngineStartError.
+    what to use in the place of an engine; ``metrics``: where they are counted, None for our own, if the
+    configuration wants any. Raises ConfigError and EngineStartError.
     """
+    if metrics is None and config.server.metrics:
+        metrics = Metrics()
     # aiohttp warns about subprotocols that it does not know, and a browser puts its key into one.
     logging.getLogger("aiohttp.websocket").setLevel(logging.ERROR)
     _http_log.addFilter(_without_texts)
@@ -96,9 +101,15 @@ async def assembled(
     log.info("noise reduction is %s", "installed" if reduces_noise else "not installed")
     async with AsyncExitStack() as stack:
         deployments = await stack.enter_async_context(
-            open_deployments(config, registry, counters=counters, instead=instead)
+            open_deployments(
+                config,
+                registry,
+                counters=counters,
+                instead=instead,
+                watches=None if metrics is None else metrics.watch,
+            )
         )
-        engines = await _engines(deployments, stack)
+        engines = await _engines(deployments, stack, metrics)
         endpoint = RealtimeEndpoint(
             deployments=deployments,
             engines=engines,
@@ -114,9 +125,15 @@ async def assembled(
             compression=config.server.compression,
             tokens=tokens,
             reduces_noise=reduces_noise,
+            metrics=metrics,
         )
+        if metrics is not None:
+            metrics.look_at(deployments.engines)
+            metrics.also(endpoint.count_events)
+            looking = asyncio.create_task(metrics.look_regularly(), name="look at metrics")
+            stack.callback(looking.cancel)
         runner = web.AppRunner(
-            _application(endpoint, engines, deployments),
+            _application(endpoint, engines, deployments, metrics),
             access_log=None,
             logger=_http_log,
             shutdown_timeout=config.server.shutdown_grace_s,
@@ -196,7 +213,7 @@ async def serve(config: Config, *, on_ready: Callable[[Server], None]) -> int:
     return 0
 
 
-async def _engines(deployments: Deployments, stack: AsyncExitStack) -> dict[str, Engines]:
+async def _engines(deployments: Deployments, stack: AsyncExitStack, metrics: Metrics | None) -> dict[str, Engines]:
     """The engines of every deployment for the runtime; deployments with the same VAD share its pool."""
     pools: dict[int, VadPool] = {}
     engines = {}
@@ -205,7 +222,14 @@ async def _engines(deployments: Deployments, stack: AsyncExitStack) -> dict[str,
         pool = pools.get(id(recipe.vad))
         if pool is None:
             pool = pools[id(recipe.vad)] = await _pool(recipe.vad, stack)
-        engines[served.deployment.name] = Engines(pool, recipe.transcriber, recipe.end_of_turn, _speaker(recipe))
+        name = served.deployment.name
+        engines[name] = Engines(
+            pool,
+            recipe.transcriber,
+            recipe.end_of_turn,
+            _speaker(recipe),
+            telemetry=SILENT if metrics is None else metrics.telemetry(name),
+        )
     return engines
 
 
@@ -222,7 +246,7 @@ async def _pool(vad: Vad, stack: AsyncExitStack) -> VadPool:
 
 
 def _application(
-    endpoint: RealtimeEndpoint, engines: Mapping[str, Engines], deployments: Deployments
+    endpoint: RealtimeEndpoint, engines: Mapping[str, Engines], deployments: Deployments, metrics: Metrics | None
 ) -> web.Application:
     async def healthz(_: web.Request) -> web.Response:
         return _json(200, {"status": "ok"})
@@ -241,6 +265,13 @@ def _application(
     app = web.Application()
     app.router.add_get("/healthz", healthz)
     app.router.add_get("/readyz", readyz)
+    if metrics is not None:
+        told = metrics
+
+        async def tell_metrics(_: web.Request) -> web.Response:
+            return web.Response(body=await told.exposition(), headers={"Content-Type": CONTENT_TYPE})
+
+        app.router.add_get("/metrics", tell_metrics)
     app.router.add_route("*", "/{path:.*}", endpoint.handle)
     return app
 

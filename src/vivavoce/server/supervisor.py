@@ -134,7 +134,8 @@ class Supervisor:
 
     ``work(control)`` is a worker: it is called in a fresh process, and its return value is the exit code. So is
     ``host(control, generation)``, of which there is one for each generation of workers, counted from 0.
-    ``renew`` is called before workers are replaced on SIGHUP; what it raises is logged, and nothing is replaced.
+    ``on_end(pid)`` is called when a process has ended; ``renew`` before workers are replaced on SIGHUP: what it
+    raises is logged, and nothing is replaced.
     """
 
     def __init__(
@@ -147,6 +148,7 @@ class Supervisor:
         grace_s: float,
         on_ready: Callable[[], None],
         renew: Callable[[], None] = lambda: None,
+        on_end: Callable[[int], None] = lambda pid: None,
         silence_s: float = SILENCE_S,
         start_s: float = START_S,
     ) -> None:
@@ -157,6 +159,7 @@ class Supervisor:
         self._grace_s = grace_s
         self._on_ready = on_ready
         self._renew = renew
+        self._on_end = on_end
         self._silence_s = silence_s
         self._start_s = start_s
         self._workers: list[Worker] = []
@@ -389,6 +392,7 @@ class Supervisor:
             with suppress(KeyError):
                 self._selector.unregister(worker.control)
             worker.control.close()
+            self._on_end(pid)
             self._mourn(worker, os.waitstatus_to_exitcode(status))
 
     def _mourn(self, worker: Worker, code: int) -> None:

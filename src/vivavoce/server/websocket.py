@@ -6,10 +6,12 @@ import asyncio
 import logging
 import secrets
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Final
 
 from aiohttp import WSMessage, WSMsgType, web
+from prometheus_client import Counter
 
 from vivavoce.core.session import CLOSE_GOING_AWAY, Identity, Session
 from vivavoce.core.usage import Tokens
@@ -20,6 +22,7 @@ from vivavoce.runtime.bugs import outline
 from vivavoce.runtime.driver import CLOSE_BUG, Driver
 from vivavoce.runtime.engines import Denial, Engines
 from vivavoce.server.handshake import CLOSE_TIMEOUT_S, Handshake
+from vivavoce.server.metrics import Metrics
 from vivavoce.server.outbox import CLOSE_S, SocketOutbox
 from vivavoce.wire import errors
 from vivavoce.wire import server_events as se
@@ -65,7 +68,9 @@ class RealtimeEndpoint:
         compression: bool,
         tokens: Tokens | None = None,
         reduces_noise: bool = False,
+        metrics: Metrics | None = None,
     ) -> None:
+        """``metrics``: where sessions are counted, None for nowhere."""
         self._deployments = deployments
         self._engines = engines
         self._policy = policy
@@ -77,6 +82,8 @@ class RealtimeEndpoint:
         self._reduces_noise = reduces_noise
         self._codecs: dict[tuple[str, bool, bool], Codec] = {}
         self._open: set[SocketOutbox] = set()
+        self._metrics = metrics
+        self._counted: dict[Driver, _Counted] = {}
         self.empty = asyncio.Event()
         """Set while no session is open."""
         self.empty.set()
@@ -96,11 +103,40 @@ class RealtimeEndpoint:
                 raise errors.server_busy(_BUSY_RETRY_S) if handshake.is_azure else errors.server_busy_session()
         except RefusedHandshake as refused:
             log.info("refused %s: %d %s, %s", path, refused.status, refused.code, handshake.ids)
+            self._count_refusal(refused.status)
             return handshake.refuse(refused)
         except RefusedSession as refused:
             log.info("refused %s: %d %s, %s", path, refused.close_code, refused.reason, handshake.ids)
+            self._count_refusal(refused.close_code)
             return await handshake.tell(refused)
         return await self._serve(handshake, admission)
+
+    def _count_refusal(self, status: int) -> None:
+        if self._metrics is not None:
+            self._metrics.refused.labels(str(status)).inc()
+
+    def count_events(self) -> None:
+        """Add to the metrics what the open sessions have heard and said since the last time."""
+        for driver, counted in list(self._counted.items()):
+            counted.look(driver)
+
+    @contextmanager
+    def _counting(self, driver: Driver, deployment: str) -> Iterator[None]:
+        """A session, for the metrics."""
+        if self._metrics is None:
+            yield
+            return
+        self._metrics.opened.labels(deployment).inc()
+        sessions = self._metrics.sessions.labels(deployment)
+        sessions.inc()
+        counted = _Counted(self._metrics.received.labels(deployment), self._metrics.sent.labels(deployment))
+        self._counted[driver] = counted
+        try:
+            yield
+        finally:
+            sessions.dec()
+            del self._counted[driver]
+            counted.look(driver)
 
     async def drain(self, grace_s: float) -> None:
         """Take no more sessions; tell those that are open to go (1001), and wait for them up to ``grace_s``."""
@@ -180,9 +216,10 @@ class RealtimeEndpoint:
         try:
             async with asyncio.TaskGroup() as group:
                 writer = group.create_task(outbox.run(socket), name=f"write {session.id}")
-                async with driver.running():
-                    await self._read(socket, driver, outbox)
-                    ending = outbox.closing
+                with self._counting(driver, deployment.name):
+                    async with driver.running():
+                        await self._read(socket, driver, outbox)
+                        ending = outbox.closing
                 outbox.close(CLOSE_GOING_AWAY, "")
                 await asyncio.wait([writer], timeout=CLOSE_TIMEOUT_S)
                 writer.cancel()
@@ -238,6 +275,20 @@ class RealtimeEndpoint:
             return
         finally:
             keepalive.stop()
+
+
+class _Counted:
+    """How many events of a session the metrics know."""
+
+    def __init__(self, received: Counter, sent: Counter) -> None:
+        self._counters = (received, sent)
+        self._known = (0, 0)
+
+    def look(self, driver: Driver) -> None:
+        now = (driver.received, driver.sent)
+        for counter, before, count in zip(self._counters, self._known, now, strict=True):
+            counter.inc(count - before)
+        self._known = now
 
 
 class KeepAlive:

@@ -9,7 +9,7 @@ import logging
 import signal
 import socket
 from collections.abc import Coroutine
-from contextlib import suppress
+from contextlib import AsyncExitStack, suppress
 from pathlib import Path
 from typing import Final, cast
 
@@ -20,6 +20,7 @@ from vivavoce.engines.sharing import EngineHost, SharedEngine, is_heavy, stand_i
 from vivavoce.gateway.deployments import EngineKey, open_engines
 from vivavoce.gateway.quota import Counters
 from vivavoce.server.app import Assembly, assembled, settle_memory
+from vivavoce.server.metrics import Metrics
 from vivavoce.server.supervisor import CONNECTION, RELIEVE, REPORT_S, Load
 
 log = logging.getLogger(__name__)
@@ -131,16 +132,22 @@ class Stop:
 
 
 async def work(
-    config: Config, control: socket.socket, counters: Counters, host: Path, registry: Registry | None = None
+    config: Config,
+    control: socket.socket,
+    counters: Counters,
+    host: Path,
+    registry: Registry | None = None,
+    metrics: Path | None = None,
 ) -> int:
     """Serve until the supervisor says otherwise, or is gone; at once while engines still start. Returns the exit
     code.
 
-    ``host``: where the heavy engines are; ``registry``: None for the installed engines. Raises what
+    ``host``: where the heavy engines are; ``registry``: None for the installed engines; ``metrics``: the folder
+    where all processes of the server write theirs, None for no metrics that are shared. Raises what
     :func:`vivavoce.server.app.assembled` raises.
     """
     stop = Stop()
-    return await stop.run(_work(config, control, counters, host, stop, registry))
+    return await stop.run(_work(config, control, counters, host, stop, registry, metrics))
 
 
 async def _work(
@@ -150,11 +157,14 @@ async def _work(
     host: Path,
     stop: Stop,
     registry: Registry | None,
+    metrics: Path | None,
 ) -> None:
     def instead(key: EngineKey, engine: Engine) -> Engine:
         return stand_in(engine, _name(key), host) if is_heavy(engine) else engine
 
-    async with assembled(config, registry=registry, counters=counters, instead=instead) as assembly:
+    async with assembled(
+        config, registry=registry, counters=counters, instead=instead, metrics=_metrics(config, metrics)
+    ) as assembly:
         settle_memory()
         stop.started()
         endpoint = assembly.endpoint
@@ -174,17 +184,23 @@ async def _work(
             intake.close()
 
 
-async def host(config: Config, control: socket.socket, path: Path) -> int:
+async def host(config: Config, control: socket.socket, path: Path, metrics: Path | None = None) -> int:
     """Run the heavy engines for all workers at ``path`` until the supervisor says otherwise, or is gone. Returns
-    the exit code. Raises ConfigError and EngineStartError.
+    the exit code. ``metrics`` as for :func:`work`. Raises ConfigError and EngineStartError.
     """
     stop = Stop()
-    return await stop.run(_host(config, control, path, stop))
+    return await stop.run(_host(config, control, path, stop, metrics))
 
 
-async def _host(config: Config, control: socket.socket, path: Path, stop: Stop) -> None:
-    async with open_engines(config, is_heavy) as engines:
-        shared = {_name(key): cast(SharedEngine, engine) for key, engine in engines.items()}
+async def _host(config: Config, control: socket.socket, path: Path, stop: Stop, folder: Path | None) -> None:
+    metrics = _metrics(config, folder)
+    watches = None if metrics is None else metrics.watch
+    async with open_engines(config, is_heavy, watches=watches) as engines, AsyncExitStack() as stack:
+        if metrics is not None:
+            metrics.look_at(engines)
+            looking = asyncio.create_task(metrics.look_regularly(), name="look at metrics")
+            stack.callback(looking.cancel)
+        shared = {_name(key): cast(SharedEngine, engine) for key, engine in engines}
         async with EngineHost(shared).serving(path):
             settle_memory()
             stop.started()
@@ -201,6 +217,10 @@ async def _host(config: Config, control: socket.socket, path: Path, stop: Stop) 
             finally:
                 asyncio.get_running_loop().remove_reader(control)
                 control.close()
+
+
+def _metrics(config: Config, folder: Path | None) -> Metrics | None:
+    return Metrics(folder) if config.server.metrics and folder is not None else None
 
 
 def _name(key: EngineKey) -> str:
