@@ -30,8 +30,8 @@ from vivavoce.testing.matching import Names
 from vivavoce.testing.pure_runner import PureRunner
 from vivavoce.testing.script import SendEvent, SendText, Settings, load
 from vivavoce.wire.client_events import Rejected
-from vivavoce.wire.codec import preview_codec
-from vivavoce.wire.dialects.profiles import PROFILES
+from vivavoce.wire.codec import codec_of
+from vivavoce.wire.dialects.profiles import NAMES as PROFILES
 
 SCRIPTS: Final = Path(__file__).parent.parent / "scripts"
 PER_SESSION: Final = 100
@@ -133,7 +133,7 @@ NAMES: Final = (
 def corpus() -> list[dict[str, Any]]:
     """Every client event of every golden script."""
     found = {}
-    for path in sorted(SCRIPTS.glob("*.rts")):
+    for path in sorted(SCRIPTS.rglob("*.rts")):
         for step in load(path).steps:
             if isinstance(step.command, SendEvent) and isinstance(step.command.value, dict):
                 found[json.dumps(step.command.value)] = step.command.value
@@ -232,7 +232,7 @@ class Checker:
 
     def __init__(self, profile: str, seed: bytes) -> None:
         self.codes: Counter[str] = Counter()
-        self._codec = preview_codec(profile)
+        self._codec = codec_of(profile)
         self._runner = PureRunner(Settings(profile=profile), seed)
         self._runner.open()
         self._config = self._runner.config
@@ -303,7 +303,7 @@ def fuzz(arguments: list[str]) -> None:
     with atheris.instrument_imports(include=["vivavoce.wire"]):
         for name in [name for name in sys.modules if name.startswith("vivavoce.wire")]:
             del sys.modules[name]
-        make = importlib.import_module("vivavoce.wire.codec").preview_codec
+        make = importlib.import_module("vivavoce.wire.codec").codec_of
         rejected = importlib.import_module("vivavoce.wire.client_events").Rejected
     codecs = [make(profile) for profile in PROFILES]
 

@@ -14,19 +14,24 @@ import sys
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
 
+import pytest
+
 from vivavoce.core import contract as c
 from vivavoce.core.session import Identity, Session
 from vivavoce.runtime.driver import Driver
 from vivavoce.runtime.engines import Denial, Engines, Native, Reservation
 from vivavoce.runtime.vad_pool import FRAME_TICKS, VadPool
 from vivavoce.testing.fakes import PuppetEndOfTurn, PuppetSpeechModel, PuppetTranscriber, PuppetVad
-from vivavoce.wire.codec import preview_codec
+from vivavoce.wire.codec import codec_of
 from vivavoce.wire.server_events import RateLimit
 from vivavoce.wire.session_config import SessionConfig
 
 APPEND = 49
 FRAME = 19
 DELTA = 49
+TEXT_DELTA = {"azure-2024-12-17": 51, "openai-ga": 57}
+"""GA pads it."""
+PREVIEW, GA = TEXT_DELTA
 MESSAGE = b'{"type":"message","role":"user","content":[{"type":"input_text","text":"Hello."}]}}'
 
 
@@ -87,12 +92,12 @@ class Free:
 
 
 @asynccontextmanager
-async def driver(sink: Sink) -> AsyncIterator[Driver]:
+async def driver(sink: Sink, profile: str = PREVIEW) -> AsyncIterator[Driver]:
     identity = Identity(model="m", created_at=0, lifetime_s=1800, seed=bytes(32))
     async with VadPool(PuppetVad()) as pool:
         made = Driver(
             Session(identity, SessionConfig(), asyncio.get_running_loop().time()),
-            codec=preview_codec("azure-2024-12-17"),
+            codec=codec_of(profile),
             outbox=sink,
             engines=Engines(pool, PuppetTranscriber(), PuppetEndOfTurn(), Native(PuppetSpeechModel(24_000))),
             meter=Free(),
@@ -106,10 +111,11 @@ def append(ms: int) -> bytes:
     return json.dumps({"type": "input_audio_buffer.append", "audio": audio}).encode()
 
 
-async def test_an_append() -> None:
+@pytest.mark.parametrize("profile", [PREVIEW, GA])
+async def test_an_append(profile: str) -> None:
     """From the text of a frame to the queue of the VAD; nothing is sent, and no task is made."""
     sink = Sink()
-    async with driver(sink) as made:
+    async with driver(sink, profile) as made:
         told, tasks = len(sink.frames), len(asyncio.all_tasks())
         frame = append(20)
         assert calls_of(lambda: made.receive_text(frame)) <= APPEND
@@ -123,15 +129,29 @@ async def test_a_frame_of_silence() -> None:
         assert calls_of(lambda: made.post(c.VadFrame(next(ends), 0.0))) <= FRAME
 
 
-async def test_an_audio_delta() -> None:
+@pytest.mark.parametrize("profile", [PREVIEW, GA])
+async def test_an_audio_delta(profile: str) -> None:
     """From a piece of sound of the engine to the bytes on their way out."""
     sink = Sink()
-    async with driver(sink) as made:
+    async with driver(sink, profile) as made:
         made.receive_text(b'{"type":"response.create"}')
         [created] = [json.loads(frame) for frame in sink.frames if b'"response.created"' in frame]
         sound = c.AudioProduced(created["response"]["id"], bytes(4800))
         told = len(sink.frames)
         assert calls_of(lambda: made.post(sound)) <= DELTA
+        assert len(sink.frames) > told + 100
+
+
+@pytest.mark.parametrize("profile", [PREVIEW, GA])
+async def test_a_text_delta(profile: str) -> None:
+    """From a word of the engine to the bytes on their way out."""
+    sink = Sink()
+    async with driver(sink, profile) as made:
+        made.receive_text(b'{"type":"response.create"}')
+        [created] = [json.loads(frame) for frame in sink.frames if b'"response.created"' in frame]
+        word = c.TextProduced(created["response"]["id"], "word")
+        told = len(sink.frames)
+        assert calls_of(lambda: made.post(word)) <= TEXT_DELTA[profile]
         assert len(sink.frames) > told + 100
 
 

@@ -11,12 +11,14 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from msgspec import UNSET, structs
+from test_ga_in import FULL as GA_FULL
 from test_preview_in import FULL, full
 
 from vivavoce.wire import client_events as ce
 from vivavoce.wire import items
 from vivavoce.wire import server_events as se
-from vivavoce.wire.codec import Codec, preview_codec
+from vivavoce.wire.codec import Codec, ga_codec, preview_codec
+from vivavoce.wire.dialects.ga_shapes import EVENTS as GA_EVENTS
 from vivavoce.wire.dialects.preview_shapes import event_shapes
 from vivavoce.wire.dialects.profiles import PROFILES
 from vivavoce.wire.faults import first_fault
@@ -24,6 +26,8 @@ from vivavoce.wire.session_config import SessionConfig
 
 CODECS: Final = [preview_codec(profile) for profile in PROFILES]
 NAMES: Final = dict(zip(CODECS, PROFILES, strict=True))
+GA: Final = ga_codec("openai-ga")
+SHAPES: Final = {codec: event_shapes(PROFILES[name]) for codec, name in NAMES.items()} | {GA: GA_EVENTS}
 CATALOGUE: Final = {
     "invalid_json",
     "invalid_event",
@@ -74,7 +78,7 @@ def check(codec: Codec, frame: str | bytes) -> None:
         assert isinstance(answer, get_args(ce.ClientEvent))
         # The fast way and the slow one agree.
         value = json.loads(frame)
-        assert first_fault(value, event_shapes(PROFILES[NAMES[codec]])[value["type"]]) is None
+        assert first_fault(value, SHAPES[codec][value["type"]]) is None
 
 
 def places(value: Any) -> list[tuple[Any, Any]]:
@@ -84,9 +88,10 @@ def places(value: Any) -> list[tuple[Any, Any]]:
 
 
 @st.composite
-def mutated_events(draw: st.DrawFn) -> str:
+def mutated_events(draw: st.DrawFn, *, ga: bool = False) -> str:
     """A valid event with up to three things wrong in it, perhaps with a key twice."""
-    event = full(draw(st.sampled_from(sorted(FULL))))
+    kind = draw(st.sampled_from(sorted(GA_FULL if ga else FULL)))
+    event = {"type": kind, "event_id": "e1", **copy.deepcopy(GA_FULL[kind])} if ga else full(kind)
     for _ in range(draw(st.integers(1, 3))):
         found = places(event)
         if not found:
@@ -118,11 +123,18 @@ def test_mutated_events(codec: Codec, frame: str) -> None:
     check(codec, frame)
 
 
+@settings(max_examples=800)
+@given(frame=mutated_events(ga=True))
+def test_mutated_events_of_ga(frame: str) -> None:
+    check(GA, frame)
+
+
 @settings(max_examples=300)
 @given(value=VALUES, kind=st.sampled_from(sorted(FULL)))
 def test_any_json(value: Any, kind: str) -> None:
-    check(CODECS[-1], json.dumps(value))
-    check(CODECS[-1], json.dumps({"type": kind.split()[0], "session": value, "item": value, "response": value}))
+    for codec in (CODECS[-1], GA):
+        check(codec, json.dumps(value))
+        check(codec, json.dumps({"type": kind.split()[0], "session": value, "item": value, "response": value}))
 
 
 @given(frame=st.binary(max_size=60) | st.text(st.characters(), max_size=60))

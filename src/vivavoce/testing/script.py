@@ -244,6 +244,8 @@ class Settings:
     """The server has noise reduction."""
     engine_rate: int = 24000
     """Hz of the sound that the puppet model makes; 8000 where a script wants G.711 as it is."""
+    both: bool = False
+    """It runs in the GA dialect as well (:mod:`vivavoce.testing.in_ga`)."""
     pure_only: str | None = None
     """Why a script cannot run on the server."""
 
@@ -369,6 +371,8 @@ class _Reader:
                 if value not in get_args(SessionKind):
                     raise ValueError(f"there is no intent '{value}'")
                 self.settings.intent = cast(SessionKind, value)
+            case "dialect":
+                self.settings.both = {"both": True}[value]
             case "model":
                 self.settings.model = value
             case "instructions":
