@@ -30,7 +30,11 @@ from vivavoce.demo.sound import RATE, parse_wav, read_wav, write_wav
 from vivavoce.engines.builtin import scripted_script
 from vivavoce.engines.builtin.espeak import EspeakOptions
 from vivavoce.engines.builtin.pocketsphinx import PocketsphinxOptions
+from vivavoce.engines.kokoro import DEFAULT_VOICES, KokoroOptions
+from vivavoce.engines.llama_cpp import LlamaOptions
+from vivavoce.engines.piper import PiperOptions
 from vivavoce.engines.registry import ENGINE_KINDS, Registry
+from vivavoce.engines.sherpa_onnx_tts import SherpaOptions
 from vivavoce.gateway.deployments import build_engines
 from vivavoce.wire import errors
 from vivavoce.wire.dialects import ga_out, ga_shapes, preview_out
@@ -48,6 +52,8 @@ EVENTS: Final = ROOT / "docs/reference/events.md"
 ERRORS: Final = ROOT / "docs/reference/errors.md"
 CONFIGURATION: Final = ROOT / "docs/reference/configuration.md"
 CLI: Final = ROOT / "docs/reference/cli.md"
+FILES: Final = {"script", "model", "folder"}
+"""Options of engines that name files which a test does not have."""
 PATIENCE_S: Final = 60.0
 """When a test hangs, not when it is slow."""
 
@@ -162,7 +168,7 @@ def test_toml_is_accepted(block: Block, tmp_path: Path) -> None:
         config = load_config(file, environ={})
         registry = Registry.installed()
         ours = all(engine.type in registry.names(engine.kind) for engine in config.engines.values())
-        if ours and not any("script" in engine.options for engine in config.engines.values()):
+        if ours and not any(FILES & engine.options.keys() for engine in config.engines.values()):
             build_engines(config, registry)
 
 
@@ -212,6 +218,30 @@ def test_the_reference_has_every_option_of_the_engines(engine: str, options: typ
     _, _, rest = section(CONFIGURATION, "Options of the built-in engines").partition(f"\n`{engine}` ")
     table = rest.partition("|\n\n")[0]
     assert first_column(table) == list(options.__struct_fields__)
+
+
+@pytest.mark.parametrize(
+    ("page", "options"),
+    [
+        ("piper", PiperOptions),
+        ("kokoro", KokoroOptions),
+        ("sherpa-onnx-tts", SherpaOptions),
+        ("llama-cpp", LlamaOptions),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "",
+)
+def test_the_page_of_an_engine_has_every_option(page: str, options: type[msgspec.Struct]) -> None:
+    file = ROOT / f"docs/how-to/{page}.md"
+    assert sorted(first_column(section(file, "Options"))) == sorted(options.__struct_fields__)
+    shown = [tomllib.loads(block.text) for block in blocks(file) if block.language == "toml"]
+    tables = [table for config in shown for table in config["engine"].values()]
+    assert tables
+    assert all(table.keys() - {"kind", "type"} <= set(options.__struct_fields__) for table in tables)
+
+
+def test_the_page_of_kokoro_has_its_voices() -> None:
+    configured = section(ROOT / "docs/how-to/kokoro.md", "Configure it")
+    assert re.findall(r"^\| `(\w+)` \| `(\w+)` \|$", configured, re.MULTILINE) == list(DEFAULT_VOICES.items())
 
 
 # ------------------------------------------------------------------------------------------ events and errors

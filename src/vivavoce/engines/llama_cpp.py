@@ -170,6 +170,10 @@ class LlamaModel:
     def working(self) -> bool:
         return self._pool.working
 
+    @property
+    def restarts(self) -> int:
+        return self._pool.restarts
+
     async def start(self) -> None:
         await self._pool.start()
 
@@ -189,7 +193,7 @@ class LlamaModel:
         if len(asked) > MAX_PAYLOAD:
             raise EngineError("context_length_exceeded", "The conversation is too long for the model.")
         end = TurnPiece(reason="stop")
-        async with self._pool.job(asked) as job:
+        async with self._pool.job(asked, request.session) as job:
             job.end()
             async for payload in job:
                 end = msgspec.json.decode(payload, type=TurnPiece)
