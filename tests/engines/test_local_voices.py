@@ -8,13 +8,13 @@ import shutil
 import signal
 from collections.abc import AsyncIterator, Callable, Mapping
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, Literal
 
 import pytest
 import pytest_asyncio
 from hypothesis import given
 from hypothesis import strategies as st
-from tiny_voices import HOP, pitch, write_kokoro, write_piper, write_sherpa_vits
+from tiny_voices import HOP, pitch, write_kokoro, write_piper, write_sherpa_styled, write_sherpa_vits
 
 from vivavoce.engines import kokoro, piper, sherpa_onnx_tts
 from vivavoce.engines.base import EngineError, EngineOptionsError, SynthesisRequest, Synthesizer
@@ -27,15 +27,17 @@ from vivavoce.engines.builtin.speech_pool import (
     phrases,
 )
 from vivavoce.engines.registry import Registry
+from vivavoce.testing import conformance
 from vivavoce.wire.session_config import VOICES
 
 Options = dict[str, Any]
 NAMES: Final = ("piper", "kokoro", "sherpa_onnx")
-FACTORIES: Final[Mapping[str, Callable[[Options], Synthesizer]]] = {
+FACTORIES: Final[Mapping[str, Callable[[Mapping[str, object]], Synthesizer]]] = {
     "piper": piper.create,
     "kokoro": kokoro.create,
     "sherpa_onnx": sherpa_onnx_tts.create,
 }
+STYLED: Final[Options] = {"family": "kokoro", "voices_file": "voices.bin"}
 TEXT: Final = "Hello there, how are you?"
 SENTENCES: Final = "One sentence from the tools. " * 1500
 """More sound than may be on its way."""
@@ -207,6 +209,31 @@ def peak(pcm: bytes) -> int:
     return max(memoryview(pcm).cast("h"))
 
 
+@pytest.mark.parametrize("family", ["kokoro", "kitten"])
+async def test_families_of_sherpa_onnx(family: Literal["kokoro", "kitten"], tmp_path: Path) -> None:
+    write_sherpa_styled(tmp_path, family, speakers=3)
+    files = {"folder": str(tmp_path), "lexicon": ["lexicon.txt"], "voices_file": "voices.bin"}
+    engine = sherpa_onnx_tts.create({"family": family, **files, "voices": {"ash": 2}, "default_voice": 0})
+    await engine.start()
+    try:
+        assert pitch(await say(engine, TEXT), 24000) == pytest.approx(200, abs=2)
+        usual = await say(engine, TEXT, "ash")
+        assert pitch(usual, 24000) == pytest.approx(400, abs=2)
+        assert len(await say(engine, TEXT, "ash", 2.0)) == pytest.approx(len(usual) / 2, rel=0.1)
+    finally:
+        await engine.close()
+
+
+@pytest.mark.parametrize("name", NAMES)
+async def test_the_promises_of_their_kind(name: str, folder: Path) -> None:
+    bad = {"workers": 0, "speed": 1}
+    subject = conformance.Subject(
+        kind="synthesizer", create=FACTORIES[name], options=options(name, folder), bad_options=bad
+    )
+    for check in conformance.checks(subject):
+        await check.run()
+
+
 async def test_pauses_of_kokoro(folder: Path) -> None:
     engine = kokoro.create({**options("kokoro", folder), "sentence_pause_s": 1.0, "clause_pause_s": 0.5})
     await engine.start()
@@ -278,9 +305,9 @@ def test_voices_that_are_not_named_are_not_there(folder: Path) -> None:
         ("kokoro", {"default_voice": None}, "voices.alloy", "has no voice 'af_alloy'"),
         ("kokoro", {"voices": {"ash": "nobody"}}, "voices.ash", "the name 'nobody' tells no language"),
         ("sherpa_onnx", {"family": "kokoro"}, "voices_file", "a model of the family kokoro needs one"),
-        ("sherpa_onnx", {"vocoder": "x"}, "vocoder", "a model of the family vits has none"),
+        ("sherpa_onnx", {"voices_file": "x"}, "voices_file", "a model of the family vits has none"),
+        ("sherpa_onnx", {**STYLED, "noise_w_scale": 1.0}, "noise_w_scale", "a model of the family kokoro has none"),
         ("sherpa_onnx", {"family": "bark"}, "family", "Invalid enum value 'bark'"),
-        ("sherpa_onnx", {"language": "en"}, "language", "a model of the family vits takes none"),
         ("sherpa_onnx", {"lexicon": ["absent"]}, "lexicon", "there is no "),
         ("sherpa_onnx", {"model": "tokens.txt"}, "model", "is no ONNX model"),
         ("sherpa_onnx", {"voices": {"ash": 3}}, "voices.ash", "no speaker 3; it has 3, from 0"),

@@ -10,7 +10,7 @@ import json
 import math
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, Literal
 
 import numpy as np
 import onnx
@@ -67,6 +67,32 @@ def write_sherpa_vits(folder: Path, *, speakers: int = 1, rate: int = 16000) -> 
     }
     helper.set_model_props(model, told)
     onnx.save(model, str(folder / "model.onnx"))
+    _write_words(folder)
+
+
+def write_sherpa_styled(folder: Path, family: Literal["kokoro", "kitten"], *, speakers: int) -> None:
+    """A model of these families: ``model.onnx``, ``voices.bin``, ``tokens.txt`` and ``lexicon.txt``."""
+    shape = (510, 1, 256) if family == "kokoro" else (1, 256)
+    model = _styled(family)
+    told = {
+        "model_type": {"kokoro": "kokoro", "kitten": "kitten-tts"}[family],
+        "version": "2",
+        "has_espeak": "1",
+        "voice": "en-us",
+        "n_speakers": str(speakers),
+        "speaker_names": ",".join(f"p{n}" for n in range(speakers)),
+        "style_dim": ",".join(map(str, shape)),
+        "max_token_len": "510",
+        "sample_rate": "24000",
+    }
+    helper.set_model_props(model, told)
+    onnx.save(model, str(folder / "model.onnx"))
+    styles = [np.full(shape, LOWEST_HZ + n * STEP_HZ, np.float32) for n in range(speakers)]
+    (folder / "voices.bin").write_bytes(np.stack(styles).tobytes())
+    _write_words(folder)
+
+
+def _write_words(folder: Path) -> None:
     tokens = {text: ids[0] for text, ids in DEFAULT_PHONEME_ID_MAP.items() if len(text) == 1}
     (folder / "tokens.txt").write_text("".join(f"{text} {n}\n" for text, n in tokens.items()), encoding="utf-8")
     words = "".join(f"{word} {' '.join(word)}\n" for word in LEXICON)
@@ -75,6 +101,13 @@ def write_sherpa_vits(folder: Path, *, speakers: int = 1, rate: int = 16000) -> 
 
 def write_kokoro(folder: Path, voices: Mapping[str, int]) -> None:
     """``model.onnx`` and ``voices.bin``; ``voices``: name -> Hz, which stands in for the style of a voice."""
+    onnx.save(_styled("kokoro"), str(folder / "model.onnx"))
+    styles: dict[str, Any] = {name: np.full((510, 1, 256), hz, np.float32) for name, hz in voices.items()}
+    with (folder / "voices.bin").open("wb") as file:
+        np.savez(file, **styles)
+
+
+def _styled(name: str) -> onnx.ModelProto:
     nodes = [
         helper.make_node("Shape", ["tokens"], ["count"], start=1, end=2),
         helper.make_node("Cast", ["count"], ["count_f"], to=TensorProto.FLOAT),
@@ -92,10 +125,7 @@ def write_kokoro(folder: Path, voices: Mapping[str, int]) -> None:
         "one": np.array([1], np.int64),
         "axis": np.array([1], np.int64),
     }
-    onnx.save(_tone("kokoro", nodes, inputs, numbers, 24000, (-1,)), str(folder / "model.onnx"))
-    styles: dict[str, Any] = {name: np.full((510, 1, 256), hz, np.float32) for name, hz in voices.items()}
-    with (folder / "voices.bin").open("wb") as file:
-        np.savez(file, **styles)
+    return _tone(name, nodes, inputs, numbers, 24000, (-1,))
 
 
 def _vits(speakers: int, rate: int, lowest_hz: int) -> onnx.ModelProto:

@@ -1,5 +1,5 @@
-"""Speech synthesis by sherpa-onnx 2: models of the kinds VITS (Piper's too), Matcha, Kokoro and Kitten (extra
-``sherpa-onnx``), in worker processes (:mod:`vivavoce.engines.sherpa_onnx_tts_worker`).
+"""Speech synthesis by sherpa-onnx 2: models of the families VITS, Kokoro and Kitten (extra ``sherpa-onnx``), in
+worker processes (:mod:`vivavoce.engines.sherpa_onnx_tts_worker`).
 
 ``folder`` is a model as sherpa-onnx publishes it, unpacked; other files are named as they are in it. Voices are
 numbers of speakers. The sample rate is read from the model file. The options are told in
@@ -23,15 +23,7 @@ from vivavoce.engines.builtin.worker_options import convert_options
 
 PATH_OPTIONS: Final = ("folder",)
 
-Family: TypeAlias = Literal["vits", "matcha", "kokoro", "kitten"]
-_NEEDS: Final[dict[Family, tuple[str, ...]]] = {
-    "vits": (),
-    "matcha": ("vocoder",),
-    "kokoro": ("voices_file",),
-    "kitten": ("voices_file",),
-}
-"""Files that a family needs beside its model and tokens."""
-
+Family: TypeAlias = Literal["vits", "kokoro", "kitten"]
 _Name: TypeAlias = Annotated[str, msgspec.Meta(min_length=1)]
 _Speaker: TypeAlias = Annotated[int, msgspec.Meta(ge=0)]
 _Scale: TypeAlias = Annotated[float, msgspec.Meta(ge=0, le=10)]
@@ -46,12 +38,10 @@ class SherpaOptions(PoolOptions, frozen=True, kw_only=True):
     model: _Name = "model.onnx"
     tokens: _Name = "tokens.txt"
     voices_file: _Name | None = None
-    vocoder: _Name | None = None
     rule_fsts: list[_Name] = msgspec.field(default_factory=list)
     length_scale: Annotated[float, msgspec.Meta(gt=0, le=10)] = 1.0
     noise_scale: _Scale | None = None
     noise_w_scale: _Scale | None = None
-    language: str = ""
     silence_scale: _Scale = 0.2
 
 
@@ -64,13 +54,11 @@ class SherpaSetup(msgspec.Struct, frozen=True):
     model: str
     tokens: str
     voices_file: str
-    vocoder: str
     lexicon: str
     rule_fsts: str
     length_scale: float
     noise_scale: float | None
     noise_w_scale: float | None
-    language: str
     silence_scale: float
 
 
@@ -78,16 +66,12 @@ def create(options: JsonObject) -> Synthesizer:
     """The factory named by the entry point. Raises :class:`EngineOptionsError`."""
     checked = convert_options(options, SherpaOptions)
     folder = Path(checked.folder)
-    for needed in ("voices_file", "vocoder"):
-        if (needed in _NEEDS[checked.family]) != (getattr(checked, needed) is not None):
-            verb = "needs one" if needed in _NEEDS[checked.family] else "has none"
-            raise EngineOptionsError(needed, f"a model of the family {checked.family} {verb}")
-    if checked.noise_w_scale is not None and checked.family != "vits":
-        raise EngineOptionsError("noise_w_scale", f"a model of the family {checked.family} has none")
-    if checked.noise_scale is not None and checked.family not in ("vits", "matcha"):
-        raise EngineOptionsError("noise_scale", f"a model of the family {checked.family} has none")
-    if checked.language and checked.family != "kokoro":
-        raise EngineOptionsError("language", f"a model of the family {checked.family} takes none")
+    if (checked.family == "vits") != (checked.voices_file is None):
+        verb = "has none" if checked.family == "vits" else "needs one"
+        raise EngineOptionsError("voices_file", f"a model of the family {checked.family} {verb}")
+    for option in ("noise_scale", "noise_w_scale"):
+        if getattr(checked, option) is not None and checked.family != "vits":
+            raise EngineOptionsError(option, f"a model of the family {checked.family} has none")
     setup = SherpaSetup(
         family=checked.family,
         voices={},
@@ -95,13 +79,11 @@ def create(options: JsonObject) -> Synthesizer:
         model=_files(folder, "model", checked.model),
         tokens=_files(folder, "tokens", checked.tokens),
         voices_file=_files(folder, "voices_file", checked.voices_file),
-        vocoder=_files(folder, "vocoder", checked.vocoder),
         lexicon=_files(folder, "lexicon", *checked.lexicon),
         rule_fsts=_files(folder, "rule_fsts", *checked.rule_fsts),
         length_scale=checked.length_scale,
         noise_scale=checked.noise_scale,
         noise_w_scale=checked.noise_w_scale,
-        language=checked.language,
         silence_scale=checked.silence_scale,
     )
     told = _told(Path(setup.model))

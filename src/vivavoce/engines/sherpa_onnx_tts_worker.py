@@ -22,18 +22,15 @@ def _model(setup: SherpaSetup) -> Any:
     import sherpa_onnx
 
     shared = {"tokens": setup.tokens, "lexicon": setup.lexicon, "length_scale": setup.length_scale}
-    noise = {} if setup.noise_scale is None else {"noise_scale": setup.noise_scale}
     if setup.family == "vits":
-        if setup.noise_w_scale is not None:
-            noise["noise_scale_w"] = setup.noise_w_scale
-        return sherpa_onnx.OfflineTtsVitsModelConfig(model=setup.model, **shared, **noise)
-    if setup.family == "matcha":
-        acoustic = {"acoustic_model": setup.model, "vocoder": setup.vocoder}
-        return sherpa_onnx.OfflineTtsMatchaModelConfig(**acoustic, **shared, **noise)
-    if setup.family == "kokoro":
-        voiced = {"voices": setup.voices_file, "lang": setup.language}
-        return sherpa_onnx.OfflineTtsKokoroModelConfig(model=setup.model, **voiced, **shared)
-    return sherpa_onnx.OfflineTtsKittenModelConfig(model=setup.model, voices=setup.voices_file, **shared)
+        scales = {"noise_scale": setup.noise_scale, "noise_scale_w": setup.noise_w_scale}
+        given = {name: scale for name, scale in scales.items() if scale is not None}
+        return sherpa_onnx.OfflineTtsVitsModelConfig(model=setup.model, **shared, **given)
+    styled = {
+        "kokoro": sherpa_onnx.OfflineTtsKokoroModelConfig,
+        "kitten": sherpa_onnx.OfflineTtsKittenModelConfig,
+    }
+    return styled[setup.family](model=setup.model, voices=setup.voices_file, **shared)
 
 
 class Voices:
@@ -73,10 +70,12 @@ class Voices:
 
     def _say(self, phrase: str, speaker: int, speed: float, mouth: Mouth) -> None:
         stopped: BaseException | None = None
+        pieces = 0
 
         def heard(samples: Any, _progress: float) -> int:
             # An exception cannot cross the library; 0 ends the synthesis.
-            nonlocal stopped
+            nonlocal stopped, pieces
+            pieces += 1
             try:
                 mouth.say(np.asarray(samples, np.float32))
                 return 1
@@ -85,9 +84,12 @@ class Voices:
                 return 0
 
         mouth.check()
-        self._tts.generate(phrase, sid=speaker, speed=speed, callback=heard)
+        made = self._tts.generate(phrase, sid=speaker, speed=speed, callback=heard)
         if stopped is not None:
             raise stopped
+        if not pieces:
+            # Models of the family Kitten hand over nothing on the way.
+            mouth.say(np.asarray(made.samples, np.float32))
 
 
 def main() -> None:
