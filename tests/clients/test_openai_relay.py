@@ -92,6 +92,8 @@ WHERE: dict[str, Callable[[int], str]] = {
         f'endpoint = "ws://127.0.0.1:{port}"\ndeployment = "behind"\napi_version = "2025-04-01-preview"'
     ),
     "preview-openai": lambda port: f'url = "ws://127.0.0.1:{port}/v1/realtime?model=behind"\ndialect = "preview"',
+    "ga-azure": lambda port: f'endpoint = "ws://127.0.0.1:{port}"\ndeployment = "behind"',
+    "ga-openai": lambda port: f'url = "ws://127.0.0.1:{port}/v1/realtime"\nmodel = "behind"',
 }
 
 

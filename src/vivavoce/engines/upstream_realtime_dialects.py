@@ -212,6 +212,8 @@ class Said:
     text: str = ""
     """Words, or arguments."""
     audio_ms: float = 0.0
+    half: bytes = b""
+    """The first byte of a sample whose second has not come."""
     name: str = ""
     call_id: str = ""
 
@@ -258,8 +260,11 @@ class Output:
     def sound(self, item_id: str | None, pcm: bytes) -> list[base.SpeechDelta]:
         """Raises :class:`Nonsense`."""
         said = self._open(item_id)
-        if said.is_call or len(pcm) % 2:
+        if said.is_call:
             raise Nonsense("sound that does not fit its item")
+        # A sample may be cut in two: nobody promises that deltas hold whole ones.
+        pcm = said.half + pcm
+        pcm, said.half = pcm[: len(pcm) & ~1], pcm[len(pcm) & ~1 :]
         said.audio_ms += len(pcm) * 1000 / (2 * RATE)
         return self._tell(said.item_id, base.AudioDelta(pcm)) if pcm else []
 
