@@ -5,13 +5,14 @@ from __future__ import annotations
 import asyncio
 import re
 from collections.abc import AsyncGenerator, AsyncIterator
-from contextlib import aclosing, asynccontextmanager
+from contextlib import aclosing, asynccontextmanager, suppress
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from vivavoce.engines import base, sharing
-from vivavoce.engines.sharing import EngineHost, SharedSynthesizer, SharedTranscriber, is_heavy, stand_in
+from vivavoce.engines.sharing import EngineBug, EngineHost, SharedSynthesizer, SharedTranscriber, is_heavy, stand_in
 
 PATIENCE_S = 30.0
 """When a test hangs, not when it is slow."""
@@ -156,17 +157,19 @@ async def test_a_fault_is_the_engines_own(path: Path) -> None:
         assert (fault.code, fault.message, fault.type) == ("engine_overloaded", "Busy.", "rate_limit_error")
 
 
-async def test_a_bug_of_the_engine_is_a_crash_and_keeps_its_words_to_itself(
+async def test_a_bug_of_the_engine_is_told_by_its_type_and_keeps_its_words_to_itself(
     path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     async with hosted(path) as (engine, _):
         engine.fault = RuntimeError("what was said")
-        with pytest.raises(base.EngineError) as raised:
+        with pytest.raises(EngineBug, match=r"^RuntimeError$"):
             await heard(transcriber(path), pieces(4))
-        assert raised.value.code == "engine_crashed"
+        engine.fault = ExceptionGroup("what was said", [RuntimeError("what was said"), KeyError("what was said")])
+        with pytest.raises(EngineBug, match=r"^RuntimeError, KeyError$"):
+            await heard(transcriber(path), pieces(4))
         engine.fault = None
         assert len(await heard(transcriber(path), pieces(4))) == 2
-    assert "RuntimeError" in caplog.text or "ExceptionGroup" in caplog.text
+    assert "transcriber a failed by a bug: RuntimeError" in caplog.text
     assert "what was said" not in caplog.text
 
 
@@ -250,3 +253,92 @@ async def test_nonsense_is_hung_up_on(path: Path) -> None:
             writer.close()
             await writer.wait_closed()
         assert len(await heard(transcriber(path), pieces(4))) == 2
+
+
+class Deaf(Counting):
+    """Takes no sound, and lets its work be ended."""
+
+    async def transcribe(
+        self, audio: AsyncIterator[bytes], options: base.TranscriptionOptions
+    ) -> AsyncGenerator[base.TranscriptDelta | base.PartialTranscript, None]:
+        try:
+            self.began.set()
+            await asyncio.Event().wait()
+            yield base.TranscriptDelta("")
+        finally:
+            self.ended.set()
+
+
+async def test_a_client_with_sound_in_plenty_may_still_hang_up(path: Path) -> None:
+    """And sends no more than the engine's credit allows."""
+    sent = 0
+
+    async def plenty() -> AsyncGenerator[bytes, None]:
+        nonlocal sent
+        while True:
+            sent += 1
+            yield bytes(320)
+
+    engine = Deaf()
+    async with EngineHost({"transcriber a": engine}).serving(path), asyncio.timeout(PATIENCE_S):
+        work = asyncio.create_task(heard(transcriber(path), plenty()))
+        await engine.began.wait()
+        before = -1
+        while before != sent:
+            before = sent
+            for _ in range(50):
+                await asyncio.sleep(0)
+        assert sent <= 257
+        work.cancel()
+        await engine.ended.wait()
+        await asyncio.wait([work])
+
+
+async def test_long_sound_passes_with_credit(path: Path) -> None:
+    async with hosted(path):
+        assert len(await heard(transcriber(path), pieces(*[2] * 2000))) == 2001
+
+
+async def test_who_sends_without_credit_is_hung_up_on(path: Path) -> None:
+    engine = Deaf()
+    async with EngineHost({"transcriber a": engine}).serving(path), asyncio.timeout(PATIENCE_S):
+        reader, writer = await asyncio.open_unix_connection(path)
+        request = sharing._Request("transcriber a", transcription=base.TranscriptionOptions())
+        await sharing._send(writer, sharing._Kind.REQUEST, msgspec.msgpack.encode(request))
+        with suppress(sharing._Ended):
+            for _ in range(1000):
+                await sharing._send(writer, sharing._Kind.AUDIO, bytes(2))
+        with suppress(ConnectionError):
+            await reader.read()
+        await engine.ended.wait()
+        writer.close()
+
+
+class Moody(Counting):
+    working = True
+
+
+async def until(engine: SharedTranscriber, works: bool) -> None:
+    async with asyncio.timeout(PATIENCE_S):
+        while engine.working is not works:  # noqa: ASYNC110
+            await asyncio.sleep(0.01)
+
+
+async def test_a_stand_in_knows_whether_the_engine_works(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """While the host is gone it does not; then it does again."""
+    monkeypatch.setattr(sharing, "_LOOK_S", 0.01)
+    made, engine = transcriber(path), Moody()
+    assert isinstance(made, base.Watched)
+    await until(made, False)
+    async with EngineHost({"transcriber a": engine}).serving(path):
+        await made.start()
+        await until(made, True)
+        engine.working = False
+        await until(made, False)
+        engine.working = True
+        await until(made, True)
+    await until(made, False)
+    async with hosted(path):
+        await until(made, True)
+        await made.close()
+        await until(made, False)
