@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import asyncio
 import errno
+import json
 import logging
 import os
 import re
@@ -21,7 +22,8 @@ import pytest
 from vivavoce import cli
 from vivavoce.config import API_KEY_VARIABLE, Config, ConfigError, Secret
 from vivavoce.demo.run import DemoOptions, Serve
-from vivavoce.engines.registry import Registry
+from vivavoce.engines.measure import Figures, Material
+from vivavoce.engines.registry import Engine, EngineError, Registry
 from vivavoce.gateway.deployments import EngineStartError
 
 SILERO = EntryPoint("silero", "vivavoce.engines.builtin.silero_vad:create", "vivavoce.vad")
@@ -552,3 +554,71 @@ def test_a_tokenizer_without_its_package_is_told(
     assert cli.main(["check-config", file]) == 2
     problem = "the package for o200k is not installed; pip install 'vivavoce[o200k]' installs it"
     assert capsys.readouterr() == ("", f"vivavoce: server.tokenizer: {problem}\n")
+
+
+# ------------------------------------------------------------------------------------- engines of a configuration
+
+TWO_VOICES = """
+[[deployment]]
+name = "a"
+synthesizer = "quick"
+[engine.quick]
+kind = "synthesizer"
+type = "espeak"
+words_per_minute = 300
+max_concurrent = 4
+"""
+
+
+def rows(text: str) -> list[str]:
+    return [" ".join(line.split()) for line in text.splitlines() if line.strip()]
+
+
+def test_engines_of_a_configuration_are_listed(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["engines", "--config", write(tmp_path, TWO_VOICES)]) == 0
+    shown = rows(capsys.readouterr().out)
+    assert shown[0] == "kind name plug-in version limit health what it can do"
+    assert [row.split()[1] for row in shown[2:]] == ["silero", "pocketsphinx", "turn_hints", "scripted", "quick"]
+    assert re.match(r"synthesizer quick espeak .* 4 not started 22050 Hz", shown[-1])
+
+
+def test_engines_of_a_configuration_are_checked(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def start(self: object) -> None:
+        raise EngineError("engine_unavailable", "There is no microphone.")
+
+    file = write(tmp_path, TWO_VOICES)
+    assert cli.main(["engines", "--config", file, "--check"]) == 0
+    assert all(re.search(r"works, started in \d+\.\d s", row) for row in rows(capsys.readouterr().out)[2:])
+    monkeypatch.setattr("vivavoce.engines.builtin.turn_hints.TurnHints.start", start)
+    assert cli.main(["engines", "--config", file, "--check"]) == 1
+    assert "turn_hints 1 does not start: There is no microphone." in capsys.readouterr().out.replace("  ", "")
+
+
+def test_check_needs_a_configuration(capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["engines", "--check"]) == 2
+    assert capsys.readouterr().err == "vivavoce: --check: needs --config\n"
+
+
+def test_engines_are_measured(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def measure(engine: Engine, material: Material, runs: int) -> list[Figures]:
+        if engine.name == "scripted":
+            raise EngineError("no_output", "The model said nothing.")
+        return [{"a thing ms": float(n)} for n in range(1, runs + 1)]
+
+    monkeypatch.setattr("vivavoce.engines.measure.measure", measure)
+    file = write(tmp_path, TWO_VOICES)
+    assert cli.main(["bench-engines", "--config", file, "--runs", "5"]) == 1
+    shown = rows(capsys.readouterr().out)
+    assert shown[0] == "kind name version figure median least most"
+    assert re.fullmatch(r"synthesizer quick \S+ a thing ms 3 1 5", shown[-1])
+    assert shown[-2] == "language_model scripted 1 no_output: The model said nothing."
+    assert cli.main(["bench-engines", "--config", file, "--runs", "1", "--json"]) == 1
+    told = {engine["kind"]: engine for engine in json.loads(capsys.readouterr().out)["engines"]}
+    assert told["synthesizer"]["runs"] == [{"a thing ms": 1.0}]
+    assert (told["synthesizer"]["name"], told["synthesizer"]["plug_in"]) == ("quick", "espeak")
+    assert told["language_model"]["fault"] == {"code": "no_output", "message": "The model said nothing."}
+    assert cli.main(["bench-engines", "--wav", str(tmp_path / "none.wav")]) == 2

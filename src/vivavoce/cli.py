@@ -25,12 +25,11 @@ import sys
 import tempfile
 from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
 from contextlib import asynccontextmanager
-from importlib import metadata
+from importlib.resources import files
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Final, get_args
+from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import msgspec
-import rich.box
 import typer
 from rich.console import Console
 from rich.table import Table
@@ -43,7 +42,6 @@ from vivavoce.config import (
     ConfigError,
     Overrides,
     Secret,
-    Tokenizer,
     environment_key,
     load_config,
 )
@@ -52,7 +50,6 @@ if TYPE_CHECKING:
     from yarl import URL
 
     from vivavoce.demo.run import DemoOptions, Endpoint
-    from vivavoce.engines.registry import EngineInfo, Registry
     from vivavoce.record.proxy import Recorded
     from vivavoce.record.recording import Recording
     from vivavoce.record.replay import ReplayOptions
@@ -65,10 +62,7 @@ DIFFERENT: Final = 1
 NO_SESSION: Final = 3
 """Of ``replay``: no connection, or it was refused."""
 
-O200K_PACKAGE: Final = "bpe-openai"
-NOISE_PACKAGE: Final = "webrtc-noise-gain"
 DEFAULT_DEPLOYMENT: Final = "gpt-4o-realtime-preview"
-_PIPED_WIDTH: Final = 10_000
 
 app = typer.Typer(
     name="vivavoce",
@@ -580,6 +574,7 @@ async def _replay(recorded: Recording, options: ReplayOptions, out: Path | None,
 @app.command("check-config")
 def check_config(file: Annotated[Path, typer.Argument(metavar="FILE", help="Configuration file (TOML).")]) -> None:
     """Check a configuration file, with the options of its engines; nothing is started."""
+    from vivavoce.cli_engines import print_table
     from vivavoce.engines.registry import Registry
     from vivavoce.gateway.deployments import Deployment, build_engines
     from vivavoce.server import tokenizer
@@ -607,7 +602,7 @@ def check_config(file: Annotated[Path, typer.Argument(metavar="FILE", help="Conf
         limits = (str(one.tokens_per_minute), str(one.requests_per_minute))
         used = [one.engines.get(kind, "") for kind in ENGINE_KINDS]
         table.add_row(one.name, one.reported_model, one.profile or "by connection", *used, *limits)
-    _print_table(table)
+    print_table(table)
     keys = len(config.resource.keys)
     server = config.server
     place = f"{server.host}:{server.port}{', TLS' if server.tls_cert else ''}"
@@ -619,60 +614,49 @@ def check_config(file: Annotated[Path, typer.Argument(metavar="FILE", help="Conf
 
 
 @app.command()
-def engines() -> None:
-    """List the installed engines and what they can do."""
+def engines(
+    config: ConfigOption = None,
+    check: Annotated[
+        bool, typer.Option("--check", help="Start each engine of --config, and tell whether it works.")
+    ] = False,
+) -> None:
+    """List the installed engines and what they can do; with --config those that it uses."""
+    from vivavoce.cli_engines import configured, list_installed
     from vivavoce.engines.registry import Registry
 
     registry = Registry.installed()
-    table = Table("kind", "name", "version", "package", "what it can do")
-    for info in registry.available():
-        package = f"{info.distribution} {info.version}".strip()
-        version, ability = _try(registry, info)
-        table.add_row(info.kind, info.name, version, package, ability)
-    for name in get_args(Tokenizer):
-        table.add_row("tokenizer", name, *_try_tokenizer(name))
-    table.add_row("noise reduction", "webrtc", *_try_noise_reduction())
-    _print_table(table)
+    if config is not None:
+        _log_to_stderr("error")
+        settings = load_config(config, environ=os.environ)
+        raise typer.Exit(_run(lambda: configured(settings, registry, check=check)))
+    if check:
+        raise Failure(WRONG, "--check: needs --config")
+    list_installed(registry)
 
 
-def _try(registry: Registry, info: EngineInfo) -> tuple[str, str]:
-    """Version and abilities of an engine with default options, or why they are unknown."""
-    from vivavoce.engines.registry import EngineOptionsError, EngineUnavailable, describe
+@app.command("bench-engines")
+def bench_engines(
+    config: ConfigOption = None,
+    runs: Annotated[int, typer.Option(metavar="N", min=1, max=1000, help="Runs, after one to warm up.")] = 3,
+    wav: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="What recognisers hear; else a shipped English sentence."),
+    ] = None,
+    language: Annotated[str | None, typer.Option(metavar="CODE", help="Its language (ISO-639-1).")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
+) -> None:
+    """Measure the engines of a configuration on this machine, one after the other."""
+    from vivavoce.cli_engines import measured
+    from vivavoce.demo.sound import RATE, WavError, parse_wav, read_wav
+    from vivavoce.engines.measure import Material
+    from vivavoce.server import tokenizer
 
+    _log_to_stderr("error")
+    settings = load_config(config, environ=os.environ)
     try:
-        engine = registry.create(info.kind, info.name, {})
-    except EngineOptionsError as error:
-        return "", f"needs options: {error}"
-    except EngineUnavailable as error:
-        return "", f"does not work: {error.problem}"
-    return engine.version, describe(engine)
-
-
-def _try_tokenizer(name: Tokenizer) -> tuple[str, str, str]:
-    """Version, package and ability of a way to count the tokens of text."""
-    if name == "estimate":
-        return __version__, f"vivavoce {__version__}", "estimates the tokens of text"
-    try:
-        version = metadata.version(O200K_PACKAGE)
-    except metadata.PackageNotFoundError:
-        return "", "", "does not work: pip install 'vivavoce[o200k]' installs it"
-    return version, f"{O200K_PACKAGE} {version}", "counts the tokens of text exactly"
-
-
-def _try_noise_reduction() -> tuple[str, str, str]:
-    try:
-        version = metadata.version(NOISE_PACKAGE)
-    except metadata.PackageNotFoundError:
-        return "", "", "does not work: pip install 'vivavoce[noise-reduction]' installs it"
-    return version, f"{NOISE_PACKAGE} {version}", "near_field, far_field"
-
-
-def _print_table(table: Table) -> None:
-    """At its own width when piped, so that no cell is wrapped for another program."""
-    table.box = rich.box.SIMPLE_HEAD
-    for column in table.columns:
-        column.overflow = "fold"
-    console = Console(markup=False, highlight=False)
-    if not console.is_terminal:
-        console = Console(markup=False, highlight=False, width=_PIPED_WIDTH)
-    console.print(table)
+        shipped = files("vivavoce.demo").joinpath("data", "question.wav")
+        speech = parse_wav(shipped.read_bytes()) if wav is None else read_wav(wav)
+    except (OSError, WavError) as error:
+        raise Failure(WRONG, f"--wav: {wav}: {error}") from error
+    material = Material(speech, RATE, tokenizer.load(settings.server.tokenizer).text, language)
+    raise typer.Exit(_run(lambda: measured(settings, material, runs, as_json=as_json)))
