@@ -10,12 +10,12 @@ import inspect
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 import tomllib
 from collections.abc import Iterator
 from dataclasses import dataclass
-from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
 from typing import Final, TypeVar, get_type_hints
 
@@ -48,6 +48,7 @@ USER_PAGES: Final = [page for page in PAGES if page.parent.name in ("tutorial", 
 TUTORIAL: Final = ROOT / "docs/tutorial/first-voice-app.md"
 CI: Final = ROOT / "docs/how-to/test-in-ci.md"
 ENGINE: Final = ROOT / "docs/how-to/write-an-engine.md"
+EXAMPLE: Final = ROOT / "examples/vivavoce-tones"
 EVENTS: Final = ROOT / "docs/reference/events.md"
 ERRORS: Final = ROOT / "docs/reference/errors.md"
 CONFIGURATION: Final = ROOT / "docs/reference/configuration.md"
@@ -421,17 +422,24 @@ def test_the_example_of_the_ci_guide(tmp_path: Path) -> None:
     assert "4 passed" in _run(command, tmp_path)
 
 
-def test_the_example_engine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Configured as the page says, and tested by its own tests; only the installation is left out."""
-    write_example(ENGINE, tmp_path)
-    (tmp_path / "scale.txt").write_text("0\n2\n4\n5\n7\n")
-    monkeypatch.syspath_prepend(tmp_path)
-    announced = tomllib.loads((tmp_path / "pyproject.toml").read_text())["project"]["entry-points"]
-    points = [
-        EntryPoint(name, value, group) for group, entries in announced.items() for name, value in entries.items()
-    ]
-    installed = (point for kind in ENGINE_KINDS for point in entry_points(group=f"vivavoce.{kind}"))
-    engines = build_engines(load_config(tmp_path / "vivavoce.toml", environ={}), Registry([*points, *installed]))
-    assert [name for (kind, name), _ in engines if kind == "synthesizer"] == ["fast_tones", "tones"]
+def test_the_example_engine_is_the_one_that_the_page_builds() -> None:
+    shown = {block.file: block.text for block in blocks(ENGINE) if block.file is not None}
+    assert shown == {name: (EXAMPLE / name).read_text() for name in shown}
+    assert {path.name for path in EXAMPLE.iterdir() if path.is_file()} == shown.keys() | {"README.md", "scale.txt"}
+
+
+def test_the_example_engine_is_installed_found_and_passes_its_tests(tmp_path: Path) -> None:
+    """As a package of its own, from a wheel."""
+    source, site = tmp_path / "source", tmp_path / "site"
+    shutil.copytree(EXAMPLE, source, ignore=shutil.ignore_patterns("__pycache__", ".*"))
+    pip = [sys.executable, "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
+    _run([*pip, "--no-deps", "--no-build-isolation", "--no-index", "--target", str(site), str(source)], tmp_path)
+    (source / "vivavoce_tones.py").unlink()
+    env = {"PYTHONPATH": str(site)}
+    listed = _run([sys.executable, "-m", "vivavoce", "engines"], source, **env)
+    assert re.search(r"synthesizer +tones +0\.1\.0 +vivavoce-tones 0\.1\.0 +24000 Hz, word timings", listed)
+    command = [sys.executable, "-m", "vivavoce", "engines", "--config", "vivavoce.toml", "--check"]
+    checked = _run(command, source, **env)
+    assert len(re.findall(r"synthesizer +(?:fast_tones|tones) +tones +0\.1\.0 +works", checked)) == 2
     command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-p", "no:asyncio", "."]
-    assert "20 passed" in _run(command, tmp_path, PYTHONPATH=str(tmp_path))
+    assert "20 passed" in _run(command, source, **env)
