@@ -34,7 +34,7 @@ CALLERS: Final = 8
 _STEADY_S: Final = 6.0
 _WATCHED_S: Final = 15.0
 _FROZEN_S: Final = 0.3
-_HUNG_AFTER_S: Final = 2
+_HUNG_AFTER_S: Final = 4
 _KEY: Final = "bench"
 _PATH: Final = "/openai/realtime?api-version=2025-04-01-preview&deployment=bench"
 _CONFIG: Final = f"""
@@ -88,20 +88,22 @@ async def _kill() -> Figures:
             async with aiohttp.ClientSession(f"http://127.0.0.1:{int(ready[1])}") as http:
                 outcomes: list[Outcome] = []
                 callers = [asyncio.create_task(_call(http, outcomes, n)) for n in range(CALLERS)]
-                await asyncio.sleep(_STEADY_S)
-                for name, freeze_only in (
-                    ("synthesiser", False),
-                    ("recogniser", False),
-                    ("synthesiser", True),
-                    ("recogniser", True),
-                    ("host", False),
-                    ("server worker", False),
-                ):
-                    label = f"{name} {'hung' if freeze_only else 'killed'}"
-                    figures |= await _strike(server.pid, name, label, outcomes, freeze_only=freeze_only)
-                for caller in callers:
-                    caller.cancel()
-                await asyncio.wait(callers)
+                try:
+                    await asyncio.sleep(_STEADY_S)
+                    for name, freeze_only in (
+                        ("synthesiser", False),
+                        ("recogniser", False),
+                        ("synthesiser", True),
+                        ("recogniser", True),
+                        ("host", False),
+                        ("server worker", False),
+                    ):
+                        label = f"{name} {'hung' if freeze_only else 'killed'}"
+                        figures |= await _strike(server.pid, name, label, outcomes, freeze_only=freeze_only)
+                finally:
+                    for caller in callers:
+                        caller.cancel()
+                    await asyncio.wait(callers)
         finally:
             server.terminate()
             await server.wait()
@@ -109,7 +111,8 @@ async def _kill() -> Figures:
 
 
 async def _strike(supervisor: int, name: str, label: str, outcomes: list[Outcome], *, freeze_only: bool) -> Figures:
-    pid = _processes(supervisor)[name]
+    while (pid := _processes(supervisor).get(name)) is None:  # noqa: ASYNC110
+        await asyncio.sleep(0.2)
     struck = time.monotonic()
     os.kill(pid, signal.SIGSTOP)
     if not freeze_only:
@@ -147,15 +150,13 @@ def _processes(supervisor: int) -> dict[str, int]:
             runs[int(entry.name)] = (entry / "cmdline").read_bytes()
     ours = [pid for pid, parent in parents.items() if parent == supervisor]
     below = {pid: parent for pid, parent in parents.items() if parent in ours}
-    (ear,) = (pid for pid in below if b"pocketsphinx_worker" in runs[pid])
-    voices = [pid for pid in below if b"espeak_worker" in runs[pid]]
-    host = below[ear]
-    return {
-        "recogniser": ear,
-        "synthesiser": voices[0],
-        "host": host,
-        "server worker": next(pid for pid in ours if pid != host),
-    }
+    found: dict[str, int] = {}
+    for pid, parent in below.items():
+        if b"pocketsphinx_worker" in runs[pid]:
+            found |= {"recogniser": pid, "host": parent}
+        elif b"espeak_worker" in runs[pid]:
+            found |= {"synthesiser": pid, "server worker": parent}
+    return found
 
 
 async def _call(http: aiohttp.ClientSession, outcomes: list[Outcome], caller: int) -> None:

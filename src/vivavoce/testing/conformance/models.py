@@ -11,6 +11,11 @@ from vivavoce.engines import base
 from vivavoce.testing.conformance.subject import Checks, Subject, require
 from vivavoce.testing.conformance.work import TEXT, request, voice
 
+_DOT: Final = (
+    "data:image/png;base64,iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAIAAACQd1PeAAAADElEQVR4nGP4"
+    "z8AAAAMBAQDJ/pLvAAAAAElFTkSuQmCC"
+)
+"""A picture of one dot."""
 _WEATHER: Final = base.Tool(
     "get_weather",
     "The weather of a place.",
@@ -45,6 +50,8 @@ async def any_history_is_taken(subject: Subject) -> None:
             rate = 24_000
             speech = base.AudioInput(subject.sentence(rate) if subject.speech is None else bytes(48_000), rate)
             histories.append((base.Message("user", (speech,)),))
+        if getattr(engine.capabilities, "sees_images", False):
+            histories.append((base.Message("user", (base.TextInput("What is this?"), base.ImageInput(_DOT))),))
         for history in histories:
             asked = base.GenerationRequest(instructions="", turns=history, tools=(_WEATHER,))
             await _turn(engine, subject, asked)

@@ -7,7 +7,7 @@ from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, 
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from importlib.resources import files
-from typing import Any, Final, Literal, TypeAlias, TypeVar
+from typing import Any, Final, TypeAlias, TypeVar
 
 import numpy as np
 
@@ -16,7 +16,7 @@ from vivavoce.demo.sound import RATE, parse_wav
 from vivavoce.engines.base import EngineError
 from vivavoce.engines.registry import EngineKind, Registry
 
-Kind: TypeAlias = EngineKind | Literal["speech_model"]
+Kind: TypeAlias = EngineKind
 _T = TypeVar("_T")
 
 MARK: Final = "Quibblefrost"
