@@ -320,6 +320,13 @@ def test_wrong_options_are_named(name: str, changes: Options, path: str, problem
     assert problem in caught.value.problem
 
 
+@pytest.mark.parametrize(("name", "path"), [("piper", "folder"), ("kokoro", "model"), ("sherpa_onnx", "family")])
+def test_what_is_required(name: str, path: str) -> None:
+    with pytest.raises(EngineOptionsError) as caught:
+        FACTORIES[name]({})
+    assert (caught.value.path, caught.value.problem) == (path, "is required")
+
+
 def test_a_model_that_was_not_made_for_sherpa_onnx(folder: Path) -> None:
     given = {**options("sherpa_onnx", folder), "model": "../one.onnx"}
     with pytest.raises(EngineOptionsError, match="was not made for sherpa-onnx"):

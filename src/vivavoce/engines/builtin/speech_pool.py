@@ -248,4 +248,7 @@ def onnx_session(channel: Channel, model: str | bytes, *, threads: int, device: 
     options.inter_op_num_threads = 1
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     options.log_severity_level = 3
-    return onnxruntime.InferenceSession(model, options, providers=[provider])
+    session = onnxruntime.InferenceSession(model, options, providers=[provider])
+    if provider not in session.get_providers():
+        channel.fail_start("CUDA does not start here; onnxruntime has printed why")
+    return session

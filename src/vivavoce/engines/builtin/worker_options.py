@@ -12,6 +12,7 @@ from vivavoce.engines.base import EngineOptionsError, JsonObject
 T = TypeVar("T")
 
 _UNKNOWN: Final = re.compile("Object contains unknown field `(.*)`")
+_MISSING: Final = re.compile("Object missing required field `(.*)`")
 
 
 def convert_options(options: JsonObject, struct: type[T]) -> T:
@@ -23,4 +24,6 @@ def convert_options(options: JsonObject, struct: type[T]) -> T:
         path = where.rstrip("`").removeprefix(".")
         if unknown := _UNKNOWN.fullmatch(problem):
             path, problem = unknown[1], "unknown option"
+        if missing := _MISSING.fullmatch(problem):
+            path, problem = missing[1], "is required"
         raise EngineOptionsError(path, problem) from None
