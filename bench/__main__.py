@@ -47,6 +47,9 @@ CASES: Final[dict[str, Case]] = {
     "bare-capacity-20ms": Case(
         "Sessions a core holds with the bare loop, 20 ms chunks", lambda: cases.capacity(20, "bench.bare")
     ),
+    "picows-100-20ms": Case(
+        "Behind picows, 100 sessions, 20 ms chunks", lambda: cases.at_callers(100, 20, "bench.picows_door")
+    ),
     "first-audio": Case("First audio at 100 sessions, engines that take no time", lambda: cases.first_audio(100)),
     "barge-in": Case("Barge-in at 100 sessions", lambda: cases.barge_in(100)),
     "memory": Case("Memory after a minute in real time", memory.minute_of_talk, 1),

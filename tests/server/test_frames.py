@@ -9,6 +9,7 @@ from collections.abc import AsyncIterator
 
 import pytest
 import pytest_asyncio
+from aiohttp import WSMessage, WSMsgType
 from raw_socket import CLOSE, PING, PONG, TEXT, RawSocket, event, frame, raw_socket
 from server_fakes import AZURE, KEY, Fakes, config, no_sessions, serving, session
 from websockets.asyncio.client import connect
@@ -16,6 +17,7 @@ from websockets.asyncio.client import connect
 from vivavoce.engines.registry import Registry
 from vivavoce.runtime.driver import Driver
 from vivavoce.server.app import Server
+from vivavoce.server.handshake import Socket
 from vivavoce.wire.codec import MAX_FRAME_BYTES
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
@@ -185,6 +187,28 @@ async def test_a_compression_bomb_ends_its_session_alone(server: Server, name: s
     await no_sessions(server)
 
 
+async def test_text_is_taken_as_it_arrives(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nobody is woken for it, unless something waits that came before."""
+    woken: list[WSMsgType] = []
+    receive = Socket.receive
+
+    async def watched(socket: Socket) -> WSMessage:
+        message = await receive(socket)
+        woken.append(message.type)
+        return message
+
+    monkeypatch.setattr(Socket, "receive", watched)
+    async with raw_socket(server) as client:
+        client.write(frame(TEXT, CLEAR))
+        await cleared(client)
+        assert woken == []
+        client.write(frame(PING, b"") + frame(TEXT, CLEAR))
+        assert await client.read() == (PONG, b"")
+        await cleared(client)
+        assert woken == [WSMsgType.PING, WSMsgType.TEXT]
+    await no_sessions(server)
+
+
 async def test_what_is_no_deflate_ends_its_session_alone(server: Server) -> None:
     async with session(server) as other, raw_socket(server, extensions=DEFLATE) as client:
         client.write(frame(TEXT, b"\xff" * 50, reserved=4))
@@ -193,9 +217,22 @@ async def test_what_is_no_deflate_ends_its_session_alone(server: Server) -> None
     await no_sessions(server)
 
 
-async def test_bombs_in_a_row_leave_turns_to_others(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+TOOL = b'{"type":"function","name":"f","parameters":{"type":"object","properties":{}}},'
+
+
+@pytest.mark.parametrize(
+    ("bomb", "code"),
+    [
+        (b" " * (4 << 20), "invalid_json"),
+        # Short enough to be read on the event loop, and slow to find the fault of.
+        (b'{"type":"session.update","session":{"tools":[' + TOOL * 4000 + b"{}]}}", "missing_required_parameter"),
+    ],
+    ids=["long", "slow"],
+)
+async def test_bombs_in_a_row_leave_turns_to_others(
+    server: Server, monkeypatch: pytest.MonkeyPatch, bomb: bytes, code: str
+) -> None:
     """Each takes longer than a turn, and they come together."""
-    bomb = b" " * (4 << 20)
     gone_off: list[int] = []
     receive_text = Driver.receive_text
 
@@ -211,7 +248,7 @@ async def test_bombs_in_a_row_leave_turns_to_others(server: Server, monkeypatch:
         await other.silence()
         assert len(gone_off) < 8
         while len(gone_off) < 16:
-            assert (await client.event())["error"]["code"] == "invalid_json"
+            assert (await client.event())["error"]["code"] == code
         client.reset()
         await other.silence()
     await no_sessions(server)

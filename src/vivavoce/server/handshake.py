@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import binascii
 import secrets
 import time
 import uuid
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Final
 
 import msgspec
-from aiohttp import WSCloseCode, WSMsgType, web
+from aiohttp import WSCloseCode, WSMessage, WSMsgType, web
+from aiohttp._websocket.models import WSMessageTextBytes
+from aiohttp._websocket.reader import WebSocketDataQueue, WebSocketReader
+from aiohttp._websocket.writer import WebSocketWriter
 from multidict import CIMultiDict
 
 from vivavoce.gateway.admission import AZURE_PREFIX, UpgradeRequest, chosen_subprotocol, client_request_id
@@ -21,6 +25,8 @@ from vivavoce.wire.errors import RefusedHandshake, RefusedSession
 CLOSE_TIMEOUT_S: Final = 2.0
 """Seconds that a client gets to answer a close frame."""
 
+_READ_AHEAD: Final = 64 * 1024
+"""Bytes of frames that may wait for the reader; twice as many, and the connection is read no further."""
 _OPENAI_VERSION: Final = "2020-10-01"
 _CLOSE_REASONS: Final = {1002: b"protocol error", 1007: b"invalid UTF-8", 1009: b"message too big"}
 
@@ -98,10 +104,45 @@ class Handshake:
         return socket
 
 
+class _Inbox(WebSocketDataQueue):
+    """aiohttp's queue between the parser of frames and whoever reads them, which text may pass by."""
+
+    take: Callable[[str], bool] | None = None
+
+    def feed_data(self, data: WSMessage | WSMessageTextBytes, size: int) -> None:
+        if (
+            self.take is None
+            or self._buffer  # what came earlier goes first
+            or data[0] is not WSMsgType.TEXT
+            or not self.take(data[1])
+        ):
+            super().feed_data(data, size)
+
+
 class Socket(web.WebSocketResponse):
-    """Where aiohttp closes by itself because of a broken frame, it gives no reason, and if it cannot
-    inflate one no code: we do.
+    """aiohttp's WebSocket, but for two things.
+
+    Where it closes by itself because of a broken frame, it gives no reason, and if it cannot inflate one no code:
+    we do. And text need not wait for its reader to be woken, which costs an eighth of all that a session costs; see
+    :meth:`take_text`. It has no public way to that, so this leans on parts of 3.14 that may change in 3.15.
     """
+
+    def take_text(self, take: Callable[[str], bool] | None) -> None:
+        """``take`` gets text as it arrives, while nothing waits for :meth:`receive`; what it answers False to waits
+        there, and so does all that comes after. None: all of it waits.
+        """
+        assert isinstance(self._reader, _Inbox)
+        self._reader.take = take
+
+    def _post_start(self, request: web.BaseRequest, protocol: str | None, writer: WebSocketWriter) -> None:
+        self._ws_protocol = protocol
+        self._writer = writer
+        self._reader = _Inbox(request.protocol, _READ_AHEAD, loop=asyncio.get_running_loop())
+        self._parser = WebSocketReader(
+            self._reader, self._max_msg_size, compress=bool(self._compress), decode_text=True
+        )
+        request.protocol.set_parser(self._parser)
+        request.protocol.keep_alive(False)
 
     async def close(self, *, code: int = 1000, message: bytes = b"", drain: bool = True) -> bool:
         if code == WSCloseCode.OK and self.exception() is not None:

@@ -21,7 +21,7 @@ from vivavoce.gateway.quota import Denied, Quota, Reservation
 from vivavoce.runtime.bugs import outline
 from vivavoce.runtime.driver import CLOSE_BUG, Driver
 from vivavoce.runtime.engines import Denial, Engines
-from vivavoce.server.handshake import CLOSE_TIMEOUT_S, Handshake
+from vivavoce.server.handshake import CLOSE_TIMEOUT_S, Handshake, Socket
 from vivavoce.server.metrics import Metrics
 from vivavoce.server.outbox import CLOSE_S, SocketOutbox
 from vivavoce.wire import errors
@@ -176,9 +176,7 @@ class RealtimeEndpoint:
             _bury(request)
         return socket
 
-    async def _converse(
-        self, socket: web.WebSocketResponse, outbox: SocketOutbox, admission: Admission, request_ids: str
-    ) -> None:
+    async def _converse(self, socket: Socket, outbox: SocketOutbox, admission: Admission, request_ids: str) -> None:
         deployment = admission.deployment
         now = asyncio.get_running_loop().time()
         codec = self._codec(admission.profile, deployment)
@@ -237,14 +235,42 @@ class RealtimeEndpoint:
             )
         return self._codecs[key]
 
-    async def _read(self, socket: web.WebSocketResponse, driver: Driver, outbox: SocketOutbox) -> None:
-        """Frames in, until the connection ends. A client that outruns the session meets TCP back-pressure."""
+    async def _read(self, socket: Socket, driver: Driver, outbox: SocketOutbox) -> None:
+        """Frames in, until the connection ends. A client that outruns the session meets TCP back-pressure.
+
+        Nearly all of them are text that the session has time for: that is taken as it arrives, and never gets here.
+        """
         keepalive = KeepAlive(socket, self._ping_interval_s, outbox.close)
         loop = asyncio.get_running_loop()
         turn = loop.time()
+        holding = tired = False
+        worked = 0.0
+
+        def take(text: str) -> bool:
+            nonlocal tired, worked
+            if holding or tired or driver.busy:
+                return False
+            began = loop.time()
+            driver.receive_text(text)
+            worked += loop.time() - began
+            if worked > _TURN_S:
+                tired = True
+                loop.call_soon(rest)
+            return True
+
+        def rest() -> None:
+            nonlocal tired, worked
+            tired, worked = False, 0.0
+
+        socket.take_text(take)
         try:
             while True:
                 message: WSMessage = await socket.receive()
+                holding = True
+                if driver.busy:
+                    keepalive.pause()
+                    await driver.ready()
+                    keepalive.resume()
                 match message.type:
                     case WSMsgType.TEXT:
                         driver.receive_text(message.data)
@@ -256,10 +282,7 @@ class RealtimeEndpoint:
                         keepalive.answered()
                     case kind if kind in _NOT_TEXT:
                         return
-                if driver.busy:
-                    keepalive.pause()
-                    await driver.ready()
-                    keepalive.resume()
+                holding = False
                 # Frames that are here already come without a wait, and a flood of them is never at its end.
                 if loop.time() - turn > _TURN_S:
                     await asyncio.sleep(0)
@@ -274,6 +297,7 @@ class RealtimeEndpoint:
             # a pong of ours with it.
             return
         finally:
+            socket.take_text(None)
             keepalive.stop()
 
 
