@@ -25,6 +25,7 @@ from test_session_cells import (
 
 from vivavoce.core import contract as c
 from vivavoce.core import turns
+from vivavoce.core.alignment import Mark
 from vivavoce.core.context import Entry
 from vivavoce.core.responses import MAX_OUT_OF_BAND
 from vivavoce.core.session import Identity, Session
@@ -552,6 +553,33 @@ def test_a_truncated_open_item_stays_truncated() -> None:
     assert entry is not None
     assert (entry.audio_ms, entry.audio_tokens, entry.truncated) == (300, 6, True)
     assert entry.item == items.MessageItem(item_id, "assistant", (items.AudioPart(None),), "completed")
+
+
+def test_what_was_heard_follows_the_marks_of_the_engine() -> None:
+    case = streaming()
+    item_id = case.last_item
+    case.receive(c.TextProduced(case.response_id, " there, my friend"))
+    case.receive(c.AudioProduced(case.response_id, SECOND, (Mark(24_000, 5), Mark(26_400, 12))))
+    case.receive(c.AudioProduced(case.response_id, b"", (Mark(48_000, 22),)))
+    case.receive(ce.ItemTruncate(item_id=item_id, content_index=0, audio_end_ms=1150))
+    entry = case.session.conversation.get(item_id)
+    assert entry is not None
+    assert entry.heard_text == "Hello there,"
+    case.receive(c.ResponseFinished(case.response_id))
+    entry = case.session.conversation.get(item_id)
+    assert entry is not None
+    assert (entry.heard_text, entry.truncated) == ("Hello there,", True)
+    case.receive(ce.ItemTruncate(item_id=item_id, content_index=0, audio_end_ms=600))
+    entry = case.session.conversation.get(item_id)
+    assert entry is not None
+    assert entry.heard_text == "Hello"
+
+
+def test_marks_without_a_message_change_nothing() -> None:
+    case = streaming()
+    case.receive(c.CallStarted(case.response_id, "look"))
+    assert case.session.receive(c.AudioProduced(case.response_id, b"", (Mark(1, 1),)), 1.0) == []
+    assert case.session.receive(c.AudioProduced("resp_late", b"", (Mark(1, 1),)), 1.0) == []
 
 
 def test_a_deleted_open_item_stays_deleted() -> None:

@@ -109,7 +109,7 @@ class TextProduced:
 class AudioProduced:
     response_id: str
     audio: bytes
-    """In the plan's output format; whole samples."""
+    """In the plan's output format; whole samples. Empty where only marks are new."""
     marks: tuple[Mark, ...] = ()
     """Where words of the message stand in its sound, as far as is known now: in this audio, or near it."""
 

@@ -94,6 +94,11 @@ class Output:
         message.audio_ticks += self._format.ticks(len(data))
         yield se.AudioDelta(self._response_id, message.item_id, len(self.done), 0, data)
 
+    def place(self, marks: tuple[Mark, ...]) -> None:
+        """Where words of the open message stand in the sound that was sent of it."""
+        if isinstance(self.open, OpenMessage):
+            self.open.alignment.add(marks)
+
     def call(self, name: str) -> Iterator[Step]:
         yield from self.close("completed")
         call = OpenCall(self._ids.next("item"), self._ids.next("call"), name)

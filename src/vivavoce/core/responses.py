@@ -183,7 +183,10 @@ class Responses:
 
     def audio(self, report: c.AudioProduced) -> None:
         run = self._find(report.response_id)
-        if run is None or not report.audio:
+        if run is None:
+            return
+        if not report.audio:
+            run.output.place(report.marks)
             return
         fmt = run.plan.output_format
         data = report.audio

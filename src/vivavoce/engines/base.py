@@ -431,6 +431,11 @@ class SynthesizerCapabilities:
     """Protocol voice (``alloy`` ...) -> the engine's own voice. A voice not named here is refused at start-up."""
     heavy: bool = False
     """It holds much memory, or a device: one instance should serve all workers of a server."""
+    reads_numbers: bool = True
+    """It reads digits, sums, dates and times aloud by itself; otherwise it gets them in words."""
+    clauses_at_once: int = 1
+    """Clauses of one answer that it may be given at once. 1 spares a local engine, whose next clause would only
+    slow down the one that is awaited; 2 or more hide the way to a remote one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -470,6 +475,8 @@ class Synthesizer(Engine, Protocol):
 
     def synthesize(self, request: SynthesisRequest) -> AsyncGenerator[SpeechChunk, None]:
         """Stream speech for one clause or more of plain text; silence for text with nothing to say is no fault.
+
+        The text is free of markup (``docs/explanation/speech.md``); the words of :class:`SpeechChunk` refer to it.
 
         Raises :class:`EngineError`.
         """

@@ -246,6 +246,8 @@ def _voice_problem(capabilities: SynthesizerCapabilities | SpeechModelCapabiliti
     problem = _kind_problem(capabilities, wanted) or _rate_problem(capabilities.sample_rate)
     if problem is None and not capabilities.voices:
         return "declares no voices"
+    if problem is None and isinstance(capabilities, SynthesizerCapabilities) and capabilities.clauses_at_once < 1:
+        return f"takes {capabilities.clauses_at_once} clauses at once"
     return problem
 
 

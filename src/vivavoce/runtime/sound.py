@@ -23,24 +23,38 @@ class SoundWriter:
         self._pending = b""
         self._first = True
         self._resampler: Resampler | None = None
+        self._samples = 0
+
+    @property
+    def ticks(self) -> int:
+        """Sound of the message that was written, 1/24000 s; what is made of it comes up to 0.2 s later."""
+        return self._samples * AudioFormat.PCM16.rate // self._source_rate
 
     def write(self, pcm: bytes) -> list[bytes]:
         """``pcm``: s16le mono at the engine's rate. Returns the wire audio that is complete."""
         if self._resampler is None:
             self._resampler = Resampler(self._source_rate, self._target.rate)
+        self._samples += len(pcm) // AudioFormat.PCM16.sample_bytes
         self._convert(self._resampler, pcm, last=False)
-        pieces = []
-        while len(self._pending) >= (size := self._size()):
-            pieces.append(self._pending[:size])
-            self._pending = self._pending[size:]
+        pieces, at = [], 0
+        while len(self._pending) - at >= (size := self._size()):
+            pieces.append(self._pending[at : at + size])
+            at += size
             self._first = False
+        self._pending = self._pending[at:]
         return pieces
+
+    def rest(self) -> list[bytes]:
+        """Nothing follows at once: what waits for a whole delta, so that no word stops short of its end."""
+        rest, self._pending = self._pending, b""
+        return [rest] if rest else []
 
     def flush(self) -> list[bytes]:
         """The message is over: the rest, however short."""
         if self._resampler is not None:
             self._convert(self._resampler, b"", last=True)
         rest, self._pending, self._resampler, self._first = self._pending, b"", None, True
+        self._samples = 0
         return [rest] if rest else []
 
     def _size(self) -> int:
