@@ -69,6 +69,12 @@ def test_marks_never_go_back() -> None:
     assert (list(made.ticks), list(made.chars)) == ([2400, 7200], [4, 8])
 
 
+def test_nothing_is_heard_before_the_sound_begins() -> None:
+    """A mark there tells how much is never spoken: the sign of a heading."""
+    assert heard("# Plan", 0, (0, 2), (500, 6)) == ""
+    assert heard("# Plan", 300, (0, 2), (500, 6)) == "# Plan"
+
+
 def test_two_marks_of_one_moment() -> None:
     """An engine that is late with the timing of a word."""
     assert heard("One two three", 300, (300, 4), (300, 8), (900, 13)) == "One two"

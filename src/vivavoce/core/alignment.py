@@ -56,7 +56,7 @@ class Alignment:
 
         In writing without spaces between words, each character is one.
         """
-        return _whole_words(text, self._said(text, tick))
+        return _whole_words(text, self._said(text, tick)) if tick else ""
 
     @property
     def _last(self) -> Mark:
