@@ -34,6 +34,7 @@ CALLERS: Final = 8
 _STEADY_S: Final = 6.0
 _WATCHED_S: Final = 15.0
 _FROZEN_S: Final = 0.3
+_PATIENCE_S: Final = 120.0
 _HUNG_AFTER_S: Final = 4
 _KEY: Final = "bench"
 _PATH: Final = "/openai/realtime?api-version=2025-04-01-preview&deployment=bench"
@@ -123,13 +124,7 @@ async def _strike(supervisor: int, name: str, label: str, outcomes: list[Outcome
     after = [one for one in outcomes if one.ended > struck]
     failed = [one for one in after if one.what != "completed"]
     last = max((one.ended for one in failed), default=struck)
-    again = [
-        min(
-            (one.ended for one in after if one.what == "completed" and one.caller == hit and one.ended > last),
-            default=np.inf,
-        )
-        for hit in {one.caller for one in failed}
-    ]
+    again = [await _answered(outcomes, caller, last) for caller in {one.caller for one in failed}]
     figures = {
         f"{label}: last failure after s": round(last - struck, 2),
         f"{label}: all who failed were answered again after s": round(max(again, default=struck) - struck, 2),
@@ -138,6 +133,16 @@ async def _strike(supervisor: int, name: str, label: str, outcomes: list[Outcome
     for what, count in sorted(Counter(one.what for one in failed).items()):
         figures[f"{label}: failed with {what}"] = count
     return figures
+
+
+async def _answered(outcomes: list[Outcome], caller: int, since: float) -> float:
+    """When a caller was answered again; waits for it."""
+    async with asyncio.timeout(_PATIENCE_S):
+        while True:
+            for one in outcomes:
+                if one.caller == caller and one.what == "completed" and one.ended > since:
+                    return one.ended
+            await asyncio.sleep(0.1)
 
 
 def _processes(supervisor: int) -> dict[str, int]:
