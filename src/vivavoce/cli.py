@@ -231,6 +231,7 @@ class _Fleet:
 
     def renew(self, config: Config) -> None:
         """For the workers that start from now on. Their quotas count anew. Raises ConfigError, and OSError."""
+        from vivavoce.gateway.deployments import counter_names
         from vivavoce.gateway.shared_counters import SharedCounters
         from vivavoce.server.tls import server_context
 
@@ -239,7 +240,7 @@ class _Fleet:
                 raise ConfigError("resource.keys", "none is left, and nobody could come in")
             config = config.with_keys(self._made)
         server_context(config.server)
-        self._counters = SharedCounters([deployment.name for deployment in config.deployments])
+        self._counters = SharedCounters(counter_names(config))
         path = self._folder / f"engines-{len(self._generations)}"
         self._generations.append((config.for_one_worker(self._count), path))
 

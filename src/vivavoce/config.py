@@ -154,6 +154,8 @@ class DeploymentSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unkno
     """Thousands of tokens per minute."""
     requests_per_minute: _Count | None = None
     """None is 6 for each 1000 tokens per minute."""
+    speculate: bool = False
+    """Begin to answer a turn that is likely over, and hold it back until it is."""
     vad: _Text = "silero"
     transcriber: _Text = "pocketsphinx"
     end_of_turn: _Text = "turn_hints"

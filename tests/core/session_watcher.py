@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from vivavoce.audio.formats import Clip
 from vivavoce.core import contract as c
@@ -57,6 +57,7 @@ class Watcher:
         self.finished_utterances: set[str] = set()
         self.transcripts: set[str] = set()
         self.committed: set[str] = set()
+        self.speculation: ResponsePlan | None = None
         self.closed = False
 
     def read(self, effects: list[c.Effect]) -> None:
@@ -69,6 +70,9 @@ class Watcher:
         if not self.closed:
             assert self.ended == self.stopped == self.settled, "an ended response is stopped and settled at once"
             assert sum(run.in_band for run in self.running.values()) <= 1
+            if self.speculation is not None:
+                running = {run.id for run in self.running.values() if run.in_band}
+                assert running <= {self.speculation.response_id}, "a speculation outlives its use"
             for item_id in self.pending_done - self.deleted:
                 assert any(run.open and run.open.item_id == item_id for run in self.running.values())
 
@@ -90,9 +94,25 @@ class Watcher:
                 run = self.running[plan.response_id]
                 assert run.plan is None, "started twice"
                 run.plan = plan
+                self._speculated(plan)
             case c.StopResponse(response_id):
                 assert response_id not in self.stopped
                 self.stopped.add(response_id)
+                if self.speculation is not None and self.speculation.response_id == response_id:
+                    self.speculation = None
+            case c.Speculate(plan, input_tokens):
+                assert self.speculation is None
+                assert plan.response_id not in self.ids
+                assert plan.context[-1].item.id == self.talking
+                assert input_tokens > 0
+                assert not any(run.in_band for run in self.running.values())
+                self.speculation = plan
+            case c.DropSpeculation(response_id):
+                assert self.speculation is not None
+                assert self.speculation.response_id == response_id
+                assert response_id not in self.ids, "the client has heard of it"
+                self.ids.add(response_id)
+                self.speculation = None
             case c.SettleQuota(response_id, tokens, _):
                 assert response_id not in self.settled
                 assert tokens >= 0
@@ -126,12 +146,26 @@ class Watcher:
                 self.talking = None
             case c.Close():
                 self.closed = True
+                assert self.speculation is None
                 assert self.running.keys() <= self.stopped & self.settled, "an engine was left at work"
                 self.ended |= self.running.keys()
                 self.running.clear()
                 self.talking = None
             case _:
                 assert isinstance(effect, c.FeedVad | c.Retrieve)
+
+    def _speculated(self, plan: ResponsePlan) -> None:
+        """What a speculation was about is what its response is about, but for the silence at the end."""
+        made, self.speculation = self.speculation, None
+        if made is None or made.response_id != plan.response_id:
+            self.speculation = made
+            return
+        assert replace(made, context=made.context[:-1]) == replace(plan, context=plan.context[:-1])
+        said, heard = made.context[-1], plan.context[-1]
+        assert (said.item.id, said.listened) == (heard.item.id, heard.listened)
+        (fmt, data), *_ = said.clips[0].segments
+        assert heard.clips[0].segments[0][0] is fmt
+        assert heard.clips[0].segments[0][1].startswith(data)
 
     def _withdrawn(self, item_id: str) -> None:
         if self.question is not None and self.question.item_id == item_id:

@@ -82,9 +82,9 @@ def text_message(item_id: str = "") -> items.MessageItem:
 # ------------------------------------------------------------------------------------------------ states
 
 
-def base(**config: object) -> Case:
+def base(*, speculates: bool = False, **config: object) -> Case:
     session = Session(
-        Identity(model=MODEL, created_at=0, lifetime_s=1800, seed=b"seed"),
+        Identity(model=MODEL, created_at=0, lifetime_s=1800, seed=b"seed", speculates=speculates),
         sc.SessionConfig(**({"turn_detection": None, "tools": TOOLS} | config)),  # type: ignore[arg-type]  # by name
         now=0.0,
     )
@@ -115,6 +115,20 @@ def speaking() -> Case:
 def hesitating() -> Case:
     case = speaking()
     case.hear(*[0.0] * 6)
+    return case
+
+
+def fading() -> Case:
+    """Hesitating, and about to speculate."""
+    case = base(speculates=True, turn_detection=VAD)
+    case.hear(*[0.0] * 20, 0.9, *[0.0] * 3)
+    return case
+
+
+def likely() -> Case:
+    """Hesitating for as long as may be, and a speculation stands."""
+    case = fading()
+    case.hear(*[0.0] * 3)
     return case
 
 
@@ -215,6 +229,8 @@ STATES: Final[dict[str, Callable[[], Case]]] = {
         quiet,
         speaking,
         hesitating,
+        fading,
+        likely,
         pausing,
         asked,
         created,
@@ -329,6 +345,7 @@ COMMIT: Final = "InputAudioCommitted ItemAdded ItemDone CloseUtterance"
 
 EXPECTED: Final[dict[str, dict[str, str]]] = {
     "update": {
+        "likely": "SessionUpdated DropSpeculation",
         "*": "SessionUpdated",
     },
     "update same model": {
@@ -339,18 +356,21 @@ EXPECTED: Final[dict[str, dict[str, str]]] = {
     },
     "update voice": {
         "streaming talking": "!cannot_update_voice",
+        "likely": "SessionUpdated DropSpeculation",
         "*": "SessionUpdated",
     },
     "update tool choice": {
         "*": "!invalid_value",
     },
     "update transcription": {
-        "speaking hesitating pausing asked": "DropUtterance OpenUtterance SessionUpdated",
+        "speaking hesitating fading pausing asked": "DropUtterance OpenUtterance SessionUpdated",
+        "likely": "DropUtterance OpenUtterance SessionUpdated DropSpeculation",
         "*": "SessionUpdated",
     },
     "update vad off": {
         "quiet talking owed": "ResetVad SessionUpdated",
-        "speaking hesitating pausing asked": "DropUtterance ResetVad SessionUpdated",
+        "speaking hesitating fading pausing asked": "DropUtterance ResetVad SessionUpdated",
+        "likely": "DropUtterance ResetVad SessionUpdated DropSpeculation",
         "*": "SessionUpdated",
     },
     "update vad on": {
@@ -358,7 +378,7 @@ EXPECTED: Final[dict[str, dict[str, str]]] = {
         "*": "SessionUpdated",
     },
     "append": {
-        "quiet speaking hesitating pausing asked talking owed": "FeedVad",
+        "quiet speaking hesitating fading likely pausing asked talking owed": "FeedVad",
         "*": "",
     },
     "append odd": {
@@ -371,18 +391,22 @@ EXPECTED: Final[dict[str, dict[str, str]]] = {
         "*": "!invalid_value",
     },
     "commit": {
-        "speaking hesitating pausing asked": f"FeedUtterance {COMMIT} OpenUtterance",
+        "speaking hesitating fading pausing asked": f"FeedUtterance {COMMIT} OpenUtterance",
+        "likely": f"FeedUtterance {COMMIT} OpenUtterance DropSpeculation",
         "*": f"OpenUtterance FeedUtterance {COMMIT}",
     },
     "clear": {
         "quiet talking owed": "ResetVad InputAudioCleared",
-        "speaking hesitating pausing asked": "DropUtterance ResetVad InputAudioCleared",
+        "speaking hesitating fading pausing asked": "DropUtterance ResetVad InputAudioCleared",
+        "likely": "DropUtterance ResetVad InputAudioCleared DropSpeculation",
         "*": "InputAudioCleared",
     },
     "create": {
+        "likely": "ItemAdded ItemDone DropSpeculation",
         "*": "ItemAdded ItemDone",
     },
     "create after": {
+        "likely": "ItemAdded ItemDone DropSpeculation",
         "*": "ItemAdded ItemDone",
     },
     "create twice": {
@@ -399,6 +423,7 @@ EXPECTED: Final[dict[str, dict[str, str]]] = {
     },
     "delete": {
         "awaiting owed": "DropUtterance ItemDeleted",
+        "likely": "ItemDeleted DropSpeculation",
         "*": "ItemDeleted",
     },
     "delete unknown": {
@@ -426,6 +451,7 @@ EXPECTED: Final[dict[str, dict[str, str]]] = {
     },
     "respond": {
         "created streaming talking calling owed succeeding": "!conversation_already_has_active_response",
+        "likely": f"{BEGIN} DropSpeculation",
         "*": BEGIN,
     },
     "respond apart": {
@@ -436,10 +462,12 @@ EXPECTED: Final[dict[str, dict[str, str]]] = {
         "streaming talking owed": END_SPEECH,
         "calling": END_CALL,
         "succeeding": "!conversation_already_has_active_response",
+        "likely": f"{BEGIN} DropSpeculation",
         "*": BEGIN,
     },
     "respond with voice": {
         "created streaming talking calling owed succeeding": "!conversation_already_has_active_response",
+        "likely": f"{BEGIN} DropSpeculation",
         "*": BEGIN,
     },
     "respond to unknown": {
@@ -467,11 +495,14 @@ EXPECTED: Final[dict[str, dict[str, str]]] = {
         "quiet owed": "SpeechStarted OpenUtterance FeedUtterance",
         "talking": f"SpeechStarted {END_SPEECH} OpenUtterance FeedUtterance",
         "asked": "WithdrawQuestion",
+        "likely": "DropSpeculation",
         "*": "",
     },
     "silence": {
-        "hesitating": f"SpeechStopped FeedUtterance {COMMIT} {BEGIN}",
+        "hesitating likely": f"SpeechStopped FeedUtterance {COMMIT} {BEGIN}",
+        "fading": "FeedUtterance Speculate",
         "pausing": "FeedUtterance JudgeTurn",
+        "speaking asked": "FeedUtterance",
         "*": "",
     },
     "judged finished": {
@@ -619,7 +650,8 @@ EXPECTED: Final[dict[str, dict[str, str]]] = {
     },
     "shutdown": {
         "off quiet succeeding": "Close",
-        "speaking hesitating pausing asked awaiting": "DropUtterance Close",
+        "speaking hesitating fading pausing asked awaiting": "DropUtterance Close",
+        "likely": "DropSpeculation DropUtterance Close",
         "owed": "StopResponse SettleQuota DropUtterance Close",
         "*": "StopResponse SettleQuota Close",
     },

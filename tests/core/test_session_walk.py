@@ -110,9 +110,16 @@ class SessionWalk(RuleBasedStateMachine):
         output_format=st.sampled_from(sc.AUDIO_FORMATS),
         seed=st.binary(max_size=4),
         keeps=st.booleans(),
+        speculates=st.booleans(),
     )
     def start(
-        self, vad: sc.TurnDetection | None, transcribes: bool, output_format: Any, seed: bytes, keeps: bool
+        self,
+        vad: sc.TurnDetection | None,
+        transcribes: bool,
+        output_format: Any,
+        seed: bytes,
+        keeps: bool,
+        speculates: bool,
     ) -> None:
         config = sc.SessionConfig(
             turn_detection=vad,
@@ -120,7 +127,9 @@ class SessionWalk(RuleBasedStateMachine):
             output_audio_format=output_format,
             input_audio_transcription=sc.Transcription() if transcribes else None,
         )
-        identity = Identity(model="m", created_at=0, lifetime_s=LIFETIME_S, seed=seed, keeps_audio=keeps)
+        identity = Identity(
+            model="m", created_at=0, lifetime_s=LIFETIME_S, seed=seed, keeps_audio=keeps, speculates=speculates
+        )
         self.session = Session(identity, config, now=0.0)
         self.watcher = Watcher()
         self.clock = 0
@@ -144,6 +153,7 @@ class SessionWalk(RuleBasedStateMachine):
             (session._audio.clock, session._audio.uncommitted_from, session._audio.kept_from),
             dict(session._recognitions),
             session._owed,
+            session._speculator.made,
             session._fed_until,
             [
                 run and (run.plan, run.phase, run.usage, list(run.output.done), repr(run.output.open))
@@ -271,6 +281,17 @@ class SessionWalk(RuleBasedStateMachine):
                 frame = c.VadFrame(self.next_frame, probability)
                 self.next_frame += FRAME
                 self.receive(frame)
+
+    @rule(voiced=st.integers(0, 4), silent=st.integers(0, 9))
+    def talk(self, voiced: int, silent: int) -> None:
+        """Somebody speaks, or goes on, and falls silent: more often than single frames would make it."""
+        if self.session.config.turn_detection is None or self.session.phase is not Phase.OPEN:
+            return
+        self.append(32 * (voiced + silent + 1), "")
+        ends = range(self.next_frame, self.clock + 1, FRAME)
+        for heard, end in enumerate(ends):
+            self.next_frame = end + FRAME
+            self.receive(c.VadFrame(end, 0.9 if heard < voiced else 0.0))
 
     @rule(probability=st.sampled_from([0.0, 0.5, 1.0]), late=st.booleans())
     def judge(self, probability: float, late: bool) -> None:
@@ -411,6 +432,20 @@ class SessionWalk(RuleBasedStateMachine):
             assert self.session._owed is None or not responses.free, "a response is owed that could begin"
         else:
             assert not running
+
+    @invariant()
+    def what_is_speculated_is_what_was_asked_for(self) -> None:
+        made, asked = self.session._speculator.made, self.watcher.speculation
+        if made is not None:
+            assert asked is not None
+            assert asked.response_id == made.response_id
+            owed = self.session._owed
+            waits = owed is not None and owed.response_id == made.response_id
+            assert waits or made.stands(
+                self.session.turn, self.session.config, self.session.conversation.snapshot()
+            )
+        elif asked is not None:
+            assert asked.response_id in self.watcher.running, "neither dropped nor begun"
 
     @invariant()
     def the_turn_is_what_was_told(self) -> None:

@@ -85,6 +85,25 @@ def test_exit_threshold(threshold: float, exits: float) -> None:
     assert turns.exit_threshold(ServerVad(threshold=threshold)) == pytest.approx(exits)
 
 
+@pytest.mark.parametrize(
+    ("vad", "frames"),
+    [
+        (ServerVad(silence_duration_ms=0), 3),
+        (ServerVad(silence_duration_ms=200), 4),
+        (ServerVad(silence_duration_ms=256), 4),
+        (ServerVad(silence_duration_ms=320), 5),
+        (ServerVad(silence_duration_ms=500), 6),
+        (SemanticVad(), 6),
+    ],
+)
+def test_a_turn_is_likely_over_after_half_of_its_silence_within_bounds(
+    vad: ServerVad | SemanticVad, frames: int
+) -> None:
+    silences = [replace(HESITATING, until=HESITATING.silent_from + n * FRAME) for n in range(1, 30)]
+    assert [turns.is_likely_over(turn, vad) for turn in silences] == [n >= frames for n in range(1, 30)]
+    assert not any(turns.is_likely_over(turn, vad) for turn in (Off(), Quiet(), SPEAKING))
+
+
 def test_begin_and_rename() -> None:
     assert turns.begin(Began(7), "item_1") == Speaking("item_1", 7)
     assert turns.renamed(SPEAKING, "item_2", 900) == Speaking("item_2", 900)

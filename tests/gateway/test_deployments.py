@@ -31,9 +31,11 @@ from vivavoce.gateway.deployments import (
     EngineKey,
     EngineStartError,
     build_engines,
+    counter_names,
     open_deployments,
     open_engines,
 )
+from vivavoce.gateway.quota import Counters
 from vivavoce.wire.session_config import VOICES
 
 ALL_VOICES: dict[str, str] = {voice: voice for voice in VOICES}
@@ -71,6 +73,7 @@ class Bench(Registry):
     closes: dict[str, Step] = field(default_factory=dict)
     faults: dict[str, Exception] = field(default_factory=dict)
     capabilities: dict[str, object] = field(default_factory=dict)
+    session_aware: set[str] = field(default_factory=set)
 
     def names(self, kind: EngineKind) -> tuple[str, ...]:
         return (USUAL.get(kind, "native"), f"other-{kind}")
@@ -90,7 +93,10 @@ class Bench(Registry):
             self.log.append(f"close {name}")
             await self.closes.get(name, at_once)()
 
+        async def end_session(session: str) -> None: ...
+
         return SimpleNamespace(
+            **({"end_session": end_session} if name in self.session_aware else {}),
             name=name,
             version="1",
             start=start,
@@ -276,6 +282,54 @@ def test_a_synthesizer_must_have_every_voice_of_the_protocol(bench: Bench) -> No
     with pytest.raises(ConfigError) as fault:
         build_engines(USUAL_CONFIG, bench)
     assert str(fault.value) == "deployment[0].synthesizer: synthesizer 'espeak' has no voice for ash, verse"
+
+
+SPECULATING = "[[deployment]]\nname = 'a'\nspeculate = true\n"
+
+
+@pytest.mark.parametrize(
+    ("text", "capabilities", "problem"),
+    [
+        ("speech_model = 'native'", None, "a speech_model keeps what it is asked: it cannot be asked in vain"),
+        (
+            "",
+            LanguageModelCapabilities(hears_audio=True),
+            "language_model 'scripted' hears the speech itself: it cannot begin before its end",
+        ),
+    ],
+)
+def test_only_a_model_that_reads_can_be_asked_ahead(
+    text: str, capabilities: LanguageModelCapabilities | None, problem: str, bench: Bench, tmp_path: Path
+) -> None:
+    if capabilities is not None:
+        bench.capabilities["scripted"] = capabilities
+    with pytest.raises(ConfigError) as fault:
+        build_engines(configured(SPECULATING + text, tmp_path), bench)
+    assert str(fault.value) == f"deployment[0].speculate: {problem}"
+
+
+def test_a_model_that_keeps_something_for_a_session_cannot_be_asked_ahead(bench: Bench, tmp_path: Path) -> None:
+    bench.session_aware.add("scripted")
+    with pytest.raises(ConfigError) as fault:
+        build_engines(configured(SPECULATING, tmp_path), bench)
+    assert str(fault.value) == (
+        "deployment[0].speculate: language_model 'scripted' keeps what it is asked: it cannot be asked in vain"
+    )
+
+
+async def test_speculation_has_an_allowance_beside_the_quota_and_as_large(bench: Bench, tmp_path: Path) -> None:
+    text = SPECULATING + "capacity = 2\n[[deployment]]\nname = 'b'"
+    config = configured(text, tmp_path)
+    counters = Counters()
+    async with open_deployments(config, bench, clock=lambda: 0.0, counters=counters) as served:
+        a, b = served
+        assert b.allowance is None
+        assert a.allowance is not None
+        a.allowance.take(requests=1, tokens=500)
+        assert [limit.remaining for limit in a.allowance.status()] == [11, 1500]
+        assert [limit.remaining for limit in a.quota.status()] == [12, 2000]
+    assert counter_names(config) == ["a", "b", "a speculation"]
+    assert counters.cells("a speculation")[0] == 11
 
 
 def test_a_speech_model_must_have_every_voice_of_the_protocol(bench: Bench, tmp_path: Path) -> None:

@@ -5,11 +5,17 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
+from typing import TypeVar
+
+from msgspec import UnsetType
 
 from vivavoce.audio.formats import AudioFormat, Clip
 from vivavoce.core.alignment import Alignment
+from vivavoce.wire import session_config as sc
 from vivavoce.wire.items import Item
 from vivavoce.wire.session_config import FunctionTool, Modality, ToolChoice, Voice
+
+_T = TypeVar("_T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,3 +68,33 @@ class ResponsePlan:
     def speaks(self) -> bool:
         """True when messages of this response are audio with a transcript; False when they are text."""
         return "audio" in self.modalities
+
+
+def plan_response(
+    response_id: str,
+    session_id: str,
+    options: sc.ResponseOptions,
+    config: sc.SessionConfig,
+    context: tuple[Entry, ...],
+) -> ResponsePlan:
+    """What a response would run on, if it began now."""
+    return ResponsePlan(
+        response_id=response_id,
+        session_id=session_id,
+        in_band=options.conversation == "auto",
+        instructions=chosen(options.instructions, config.instructions),
+        context=context,
+        modalities=chosen(options.modalities, config.modalities),
+        voice=chosen(options.voice, config.voice),
+        output_format=AudioFormat(chosen(options.output_audio_format, config.output_audio_format)),
+        tools=chosen(options.tools, config.tools),
+        tool_choice=chosen(options.tool_choice, config.tool_choice),
+        temperature=chosen(options.temperature, config.temperature),
+        max_output_tokens=chosen(options.max_output_tokens, config.max_output_tokens),
+        speed=config.speed,
+    )
+
+
+def chosen(value: _T | UnsetType, default: _T) -> _T:
+    """What the options of a response say, or else the session."""
+    return default if isinstance(value, UnsetType) else value

@@ -305,6 +305,27 @@ class StopResponse:
 
 
 @dataclass(frozen=True, slots=True)
+class Speculate:
+    """The turn is likely over: this is the response that it would have. Its work may be done now, and nothing of it
+    reported before ``StartResponse`` asks for a response of this id, and then only if that comes to the same.
+
+    Ended by ``StartResponse``, ``StopResponse`` or ``DropSpeculation`` of this id, whichever comes first. There is
+    at most one at a time.
+    """
+
+    plan: ResponsePlan
+    """Its last entry is the speech so far; the words of that are not known yet."""
+    input_tokens: int
+
+
+@dataclass(frozen=True, slots=True)
+class DropSpeculation:
+    """There will be no such response."""
+
+    response_id: str
+
+
+@dataclass(frozen=True, slots=True)
 class Close:
     """Send what was emitted, then close the connection."""
 
@@ -327,5 +348,7 @@ Effect: TypeAlias = (
     | SettleQuota
     | StartResponse
     | StopResponse
+    | Speculate
+    | DropSpeculation
     | Close
 )

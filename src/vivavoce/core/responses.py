@@ -31,6 +31,7 @@ from vivavoce.core.journal import Journal
 from vivavoce.core.output import Closed, OpenCall, Opened, OpenMessage, Output, Step
 from vivavoce.wire import errors, items
 from vivavoce.wire import server_events as se
+from vivavoce.wire import session_config as sc
 from vivavoce.wire.errors import ServerFault
 
 MAX_OUT_OF_BAND: Final = 16
@@ -81,6 +82,18 @@ class Run:
         if limit is None:
             return None
         return limit - self.text_tokens - usage.assistant_audio_tokens(self.audio_ticks)
+
+
+@dataclass(frozen=True, slots=True)
+class Owed:
+    """A response of the conversation that begins when the one before it has ended and said all."""
+
+    response_id: str
+    options: sc.ResponseOptions
+    context: tuple[Entry, ...] | None
+    """None for the conversation as it is when the response begins."""
+    asked: bool
+    """The client asked for it, by ``response.create``; otherwise a turn of the user waits for it."""
 
 
 class Responses:
@@ -143,6 +156,10 @@ class Responses:
         self._journal.emit(se.ResponseCreated(self._describe(run, "in_progress", None, None)))
         wanted = run.input_usage.total + (plan.max_output_tokens or usage.OUTPUT_RESERVE)
         self._journal.ask(c.ReserveQuota(plan.response_id, wanted))
+
+    def input_tokens(self, plan: ResponsePlan) -> int:
+        """What the context of a plan counts for; nothing is remembered of it."""
+        return self._input_usage(plan, in_band=False).total
 
     def cancel(self, response_id: str | None, reason: se.StatusReason) -> bool:
         """Cut a response short: the one named, or the default one. Returns False if there is none."""

@@ -11,6 +11,7 @@ Laws
 4. Recognition of an item listens while its audio comes, and then its words are awaited, by the client or by the
    model alone; it ends once, by one report, or is dropped with its turn or its item. Late reports change nothing.
 5. A transcription session makes no responses.
+6. At most one speculation stands; when its response begins, it is over. No event tells of it.
 """
 
 from __future__ import annotations
@@ -19,26 +20,25 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from enum import Enum, auto
 from types import MappingProxyType
-from typing import Final, TypeVar, assert_never
+from typing import Final, assert_never
 
-from msgspec import UNSET, UnsetType, structs
+from msgspec import UNSET, structs
 
 from vivavoce.audio.formats import TICKS_PER_MS, AudioFormat, Clip
 from vivavoce.core import contract as c
 from vivavoce.core import settings, turns, usage
-from vivavoce.core.context import Entry, ResponsePlan
+from vivavoce.core.context import Entry, ResponsePlan, chosen, plan_response
 from vivavoce.core.conversation import Conversation
 from vivavoce.core.ids import Ids
 from vivavoce.core.input_audio import InputAudio
 from vivavoce.core.journal import Journal
-from vivavoce.core.responses import Responses
+from vivavoce.core.responses import Owed, Responses
+from vivavoce.core.speculation import Speculator
 from vivavoce.wire import client_events as ce
 from vivavoce.wire import errors, items
 from vivavoce.wire import server_events as se
 from vivavoce.wire import session_config as sc
 from vivavoce.wire.errors import ClientFault
-
-_T = TypeVar("_T")
 
 CLOSE_GOING_AWAY: Final = 1001
 _UTTERANCE_TICKS: Final = 10 * turns.FRAME_TICKS
@@ -91,20 +91,10 @@ class Identity:
     """User audio is kept when its words are known: the client may ask for it, or the model listens to it itself."""
     heard_text: bool = True
     """Of what the assistant said, the model keeps the words that were heard before a truncation."""
+    speculates: bool = False
+    """The answer to a turn that is likely over may be worked on (:class:`contract.Speculate`)."""
     reduces_noise: bool = False
     """Whoever feeds the session applies ``input_audio_noise_reduction`` to the audio first."""
-
-
-@dataclass(frozen=True, slots=True)
-class Owed:
-    """A response of the conversation that begins when the one before it has ended and said all."""
-
-    response_id: str
-    options: sc.ResponseOptions
-    context: tuple[Entry, ...] | None
-    """None for the conversation as it is when the response begins."""
-    asked: bool
-    """The client asked for it, by ``response.create``; otherwise a turn of the user waits for it."""
 
 
 class Session:
@@ -133,6 +123,7 @@ class Session:
         self._fed_until = 0
         self._recognitions: dict[str, Recognition] = {}
         self._owed: Owed | None = None
+        self._speculator = Speculator(self._responses, self._journal)
         self._ids.avoid(self._conversation)
 
     @property
@@ -172,6 +163,8 @@ class Session:
         try:
             self._dispatch(event, now)
             self._pay_owed_response()
+            if self._speculator.made is not None:
+                self._speculator.review(self._owed, self._turn, self.config, self._conversation.snapshot())
         except ClientFault as fault:
             event_id = getattr(event, "event_id", None)
             self._journal.emit(se.ErrorRaised(fault.body(event_id)))
@@ -295,6 +288,7 @@ class Session:
             self._close(CLOSE_GOING_AWAY, error.message)
 
     def _close(self, code: int, reason: str) -> None:
+        self._speculator.drop()
         self._responses.stop_all()
         for item_id in self._recognitions:
             self._journal.ask(c.DropUtterance(item_id))
@@ -338,9 +332,14 @@ class Session:
         match self._turn:
             case turns.Quiet():
                 self._forget_idle_audio(frame.end_tick)
-            case turns.Speaking() | turns.Hesitating():
+            case turns.Speaking():
                 if frame.end_tick - self._fed_until >= _UTTERANCE_TICKS:
                     self._feed_utterance(self._turn.item_id, frame.end_tick)
+            case turns.Hesitating():
+                # Any frame now may be the last: the recogniser should not have the rest of the turn to do then.
+                self._feed_utterance(self._turn.item_id, frame.end_tick)
+                if self._identity.speculates and turns.is_likely_over(self._turn, vad):
+                    self._speculate(self._turn)
 
     def _ask(self, asked: turns.Asked) -> None:
         self._feed_utterance(asked.item_id, asked.end_tick)
@@ -383,7 +382,9 @@ class Session:
         self._audio.committed(ended.end_tick)
         self._add_user_audio(ended.item_id, clip)
         if self._responds and self._owed is None:
-            self._owed = Owed(self._ids.next("resp"), sc.ResponseOptions(), None, asked=False)
+            ahead = self._speculator.made
+            response_id = ahead.response_id if ahead is not None else self._ids.next("resp")
+            self._owed = Owed(response_id, sc.ResponseOptions(), None, asked=False)
 
     def _commit(self) -> None:
         match self._turn:
@@ -445,20 +446,36 @@ class Session:
                 self._journal.ask(c.FeedUtterance(item_id, clip))
 
     def _add_user_audio(self, item_id: str, clip: Clip) -> None:
+        entry = self._spoken(item_id, clip)
+        self._recognitions[item_id].listening = False
+        previous = self._conversation.add(entry)
+        self._journal.emit(se.InputAudioCommitted(previous, item_id))
+        self._journal.emit(se.ItemAdded(previous, entry.item))
+        self._journal.emit(se.ItemDone(previous, entry.item))
+        self._journal.ask(c.CloseUtterance(item_id))
+
+    def _spoken(self, item_id: str, clip: Clip) -> Entry:
+        """The item of a turn, as it is before its words are known."""
         item = items.MessageItem(item_id, "user", (items.InputAudioPart(),))
-        entry = Entry(
+        return Entry(
             item,
             clips=MappingProxyType({0: clip}),
             listened=True,
             text_tokens=self._tokens.item(item),
             audio_tokens=usage.user_audio_tokens(clip.ticks),
         )
-        self._recognitions[item_id].listening = False
-        previous = self._conversation.add(entry)
-        self._journal.emit(se.InputAudioCommitted(previous, item_id))
-        self._journal.emit(se.ItemAdded(previous, item))
-        self._journal.emit(se.ItemDone(previous, item))
-        self._journal.ask(c.CloseUtterance(item_id))
+
+    # ---------------------------------------------------------------------------------------- speculation
+
+    def _speculate(self, turn: turns.Hesitating) -> None:
+        """Offer the response that the turn would have now, if it would have one at once."""
+        if self._speculator.has_considered(turn) or turn.until <= turn.from_tick:
+            return
+        if self._responds and self._owed is None and self._responses.free:
+            conversation = self._conversation.snapshot()
+            spoken = self._spoken(turn.item_id, self._audio.cut(turn.from_tick, turn.until))
+            plan = self._plan(self._ids.next("resp"), sc.ResponseOptions(), (*conversation, spoken))
+            self._speculator.offer(plan, turn, self.config, conversation)
 
     # ---------------------------------------------------------------------------------------- recognition
 
@@ -599,11 +616,11 @@ class Session:
             raise errors.active_response(self._owed.response_id)
         if not (in_band and options.cancel_previous):
             self._responses.check_free(in_band=in_band)
-        voice = _or(options.voice, self.config.voice)
+        voice = chosen(options.voice, self.config.voice)
         if in_band:
             self._check_voice(voice, "response.voice")
-        tools = _or(options.tools, self.config.tools)
-        tool_choice = _or(options.tool_choice, self.config.tool_choice)
+        tools = chosen(options.tools, self.config.tools)
+        tool_choice = chosen(options.tool_choice, self.config.tool_choice)
         settings.check_tool_choice(tool_choice, tools, "response.tool_choice")
         # Out of band a response begins beside the one of the conversation, and reads what that has said so far.
         self._responses.sync()
@@ -636,23 +653,11 @@ class Session:
     def _start_response(
         self, response_id: str, options: sc.ResponseOptions, context: tuple[Entry, ...] | None
     ) -> None:
-        config = self.config
-        plan = ResponsePlan(
-            response_id=response_id,
-            session_id=self._id,
-            in_band=options.conversation == "auto",
-            instructions=_or(options.instructions, config.instructions),
-            context=self._conversation.snapshot() if context is None else context,
-            modalities=_or(options.modalities, config.modalities),
-            voice=_or(options.voice, config.voice),
-            output_format=AudioFormat(_or(options.output_audio_format, config.output_audio_format)),
-            tools=_or(options.tools, config.tools),
-            tool_choice=_or(options.tool_choice, config.tool_choice),
-            temperature=_or(options.temperature, config.temperature),
-            max_output_tokens=_or(options.max_output_tokens, config.max_output_tokens),
-            speed=config.speed,
-        )
+        plan = self._plan(response_id, options, self._conversation.snapshot() if context is None else context)
         self._responses.create(plan, metadata=options.metadata)
+
+    def _plan(self, response_id: str, options: sc.ResponseOptions, context: tuple[Entry, ...]) -> ResponsePlan:
+        return plan_response(response_id, self._id, options, self.config, context)
 
     def _context(self, given: Sequence[tuple[items.ContextItem, str]]) -> tuple[Entry, ...]:
         """Items of one response alone, as entries under ids of our own: they are nobody else's. Raises
@@ -688,7 +693,3 @@ class Session:
         entries = tuple(self._entry(item) for item, _ in given)
         self._conversation.check_room(entries)
         return entries
-
-
-def _or(value: _T | UnsetType, default: _T) -> _T:
-    return default if isinstance(value, UnsetType) else value

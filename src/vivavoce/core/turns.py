@@ -29,6 +29,9 @@ ASKED_AT_MS: Final = (192, 512, 1024, 2048, 4096)
 the sounds of speech itself may have (a held stop), so no turn ends earlier; later on the recogniser knows more."""
 LONGEST_MS: Final[dict[Eagerness, int]] = {"low": 8000, "medium": 4000, "high": 2000, "auto": 4000}
 """Silence after which a semantic_vad turn ends whatever was said (protocol section 7.4)."""
+LIKELY_OVER_MS: Final = (96, 192)
+"""Silence after which a turn is likely over: half of what ends it, within these bounds (whole frames). Hardly a
+word has a silence of the second within, and few have one of the first."""
 _ASKED_AT: Final = frozenset(ms * TICKS_PER_MS for ms in ASKED_AT_MS)
 _HYSTERESIS: Final = 0.15
 _LEAST_EXIT: Final = 0.01
@@ -152,6 +155,15 @@ def judged(
         return turn, None
     known = replace(turn, finished=finished)
     return _end(known) if _is_over(known, vad) else (known, None)
+
+
+def is_likely_over(turn: Turn, vad: TurnDetection) -> bool:
+    """The silence is long enough to believe that the turn ends with it, though it has not yet."""
+    if not isinstance(turn, Hesitating):
+        return False
+    least, most = LIKELY_OVER_MS
+    half = vad.silence_duration_ms // 2 if isinstance(vad, ServerVad) else most
+    return turn.until - turn.silent_from >= min(max(half, least), most) * TICKS_PER_MS
 
 
 def begin(began: Began, item_id: str) -> Speaking:

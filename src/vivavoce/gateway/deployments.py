@@ -32,6 +32,7 @@ from vivavoce.engines.registry import (
     EngineUnavailable,
     LanguageModel,
     Registry,
+    SessionAware,
     SpeechModel,
     Synthesizer,
     Transcriber,
@@ -78,6 +79,13 @@ class Deployment:
     engines: Mapping[EngineKind, str]
     tokens_per_minute: int
     requests_per_minute: int
+    speculate: bool = False
+    """Answers to turns that are likely over are begun, and held back until they are."""
+
+    @property
+    def allowance_name(self) -> str:
+        """Where what it spends on speculation is counted; no deployment has such a name."""
+        return f"{self.name} speculation"
 
     @property
     def reported_model(self) -> str:
@@ -98,6 +106,7 @@ class Deployment:
             engines=settings.engines,
             tokens_per_minute=settings.capacity * 1000,
             requests_per_minute=settings.requests_per_minute or settings.capacity * REQUESTS_PER_1000_TOKENS,
+            speculate=settings.speculate,
         )
 
 
@@ -120,6 +129,8 @@ class Served:
     deployment: Deployment
     recipe: Recipe
     quota: Quota
+    allowance: Quota | None = None
+    """What may be spent on speculation, beside the quota and as much again; None where there is none."""
 
 
 class Catalogue:
@@ -231,7 +242,23 @@ def build_engines(config: Config, registry: Registry) -> EngineSet:
         for kind, name in settings.engines.items():
             if (kind, name) not in plans:
                 plans[kind, name] = _plan(config, registry, kind, name, f"deployment[{index}].{kind}")
-    return EngineSet({key: _create(key[0], plan, registry, config.base) for key, plan in plans.items()})
+    engines = {key: _create(key[0], plan, registry, config.base) for key, plan in plans.items()}
+    for index, settings in enumerate(config.deployments):
+        if settings.speculate:
+            _check_speculation(f"deployment[{index}].speculate", settings, engines)
+    return EngineSet(engines)
+
+
+def _check_speculation(path: str, settings: DeploymentSettings, engines: Mapping[EngineKey, Engine]) -> None:
+    """A response is known by the words of the turn, and one that does not come about must leave nothing behind."""
+    if settings.speech_model is not None:
+        raise ConfigError(path, "a speech_model keeps what it is asked: it cannot be asked in vain")
+    name = settings.language_model
+    model = engines["language_model", name]
+    if cast(LanguageModel, model).capabilities.hears_audio:
+        raise ConfigError(path, f"language_model '{name}' hears the speech itself: it cannot begin before its end")
+    if isinstance(model, SessionAware):
+        raise ConfigError(path, f"language_model '{name}' keeps what it is asked: it cannot be asked in vain")
 
 
 def _plan(config: Config, registry: Registry, kind: EngineKind, name: str, path: str) -> _Plan:
@@ -340,7 +367,8 @@ async def open_deployments(
                 Served(
                     one,
                     engines.recipe(one),
-                    Quota(one.tokens_per_minute, one.requests_per_minute, clock, counters, one.name),
+                    _quota(one, one.name, clock, counters),
+                    _quota(one, one.allowance_name, clock, counters) if one.speculate else None,
                 )
                 for one in deployments
             ),
@@ -348,6 +376,16 @@ async def open_deployments(
         )
     finally:
         await engines.close()
+
+
+def _quota(one: Deployment, name: str, clock: Callable[[], float], counters: Counters | None) -> Quota:
+    return Quota(one.tokens_per_minute, one.requests_per_minute, clock, counters, name)
+
+
+def counter_names(config: Config) -> list[str]:
+    """Where its deployments count."""
+    deployments = [Deployment.of(settings) for settings in config.deployments]
+    return [one.name for one in deployments] + [one.allowance_name for one in deployments if one.speculate]
 
 
 @asynccontextmanager

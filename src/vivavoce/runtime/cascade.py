@@ -29,7 +29,7 @@ from vivavoce.core.alignment import Mark
 from vivavoce.core.context import ResponsePlan
 from vivavoce.engines import base
 from vivavoce.runtime.clauses import ClauseSplitter
-from vivavoce.runtime.engines import Outbox
+from vivavoce.runtime.engines import Room
 from vivavoce.runtime.numerals import speller
 from vivavoce.runtime.request import Words, generation_request
 from vivavoce.runtime.sound import DELTA_MS, SoundWriter
@@ -111,7 +111,7 @@ class Cascade:
         synthesizer: base.Synthesizer,
         words: Words,
         report: Callable[[c.Report], None],
-        outbox: Outbox,
+        outbox: Room,
     ) -> None:
         capabilities = synthesizer.capabilities
         self._plan = plan

@@ -5,7 +5,8 @@ Laws
 1. Inputs are handled one at a time, in the order in which they were posted; an input posted while another is being
    handled waits its turn. Handling never waits: no await stands between an input and its effects.
 2. Every task of the session belongs to one group. Stopping is ``cancel``, never awaited here; the group joins.
-3. A response's task ends in one report, ResponseFinished or ResponseFailed, or is stopped and ends in none.
+3. A response's task ends in one report, ResponseFinished or ResponseFailed, or is stopped and ends in none. A
+   speculation belongs to nobody's response until that takes it, and reports nothing (``runtime.speculation``).
 4. What makes input or output in bulk waits for room first (:meth:`Driver.ready`, ``Outbox.drained``), so that
    neither a flood nor a slow reader grows memory. The client is not read either while something is done aside, a
    long answer or long sound, so that all keeps its order, and at most one of them is under way.
@@ -19,7 +20,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import deque
-from collections.abc import AsyncIterator, Coroutine
+from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import asynccontextmanager
 from typing import Any, Final, assert_never
 
@@ -27,13 +28,16 @@ from vivavoce.audio.formats import TICKS_PER_MS, AudioFormat
 from vivavoce.audio.noise_reduction import NoiseReducer
 from vivavoce.audio.resample import clip_to_wire
 from vivavoce.core import contract as c
+from vivavoce.core import usage
 from vivavoce.core.context import ResponsePlan
 from vivavoce.core.session import CLOSE_GOING_AWAY, Session
 from vivavoce.engines.base import EngineError, SessionAware
 from vivavoce.runtime.bugs import outline
 from vivavoce.runtime.cascade import Cascade
-from vivavoce.runtime.engines import Cascaded, Denial, Engines, Meter, Native, Outbox, Reservation
+from vivavoce.runtime.engines import Cascaded, Denial, Engines, Meter, Native, Outbox, Reservation, Room
 from vivavoce.runtime.listener import Listener
+from vivavoce.runtime.request import Words
+from vivavoce.runtime.speculation import Speculation
 from vivavoce.runtime.speech_native import SpeechNative
 from vivavoce.runtime.timings import Timings
 from vivavoce.wire import client_events as ce
@@ -61,12 +65,24 @@ tell what is wrong with an event takes up to 0.3 s a megabyte."""
 class Driver:
     """Runs one session between a codec, an outbox and the engines of its deployment."""
 
-    def __init__(self, session: Session, *, codec: Codec, outbox: Outbox, engines: Engines, meter: Meter) -> None:
+    def __init__(
+        self,
+        session: Session,
+        *,
+        codec: Codec,
+        outbox: Outbox,
+        engines: Engines,
+        meter: Meter,
+        allowance: Meter | None = None,
+    ) -> None:
+        """``allowance``: what may be spent on speculations; None for nothing."""
         self._session = session
         self._codec = codec
         self._outbox = outbox
         self._engines = engines
         self._meter = meter
+        self._allowance = allowance
+        self._speculation: Speculation | None = None
         self._inbox: deque[c.Input] = deque()
         self._handling = False
         self._loop = asyncio.get_running_loop()
@@ -118,6 +134,7 @@ class Driver:
                 words_needed=self._session.kind == "realtime" and not self._engines.speaker.hears_audio,
                 session=self._session.id,
                 recognised=self._timings.recognised,
+                words_guessed=self._allowance is not None,
             )
             alarm = self._loop.call_at(self._session.next_deadline, self.post, c.TimePassed())
             try:
@@ -325,6 +342,11 @@ class Driver:
                 task = self._responses.pop(effect.response_id, None)
                 if task is not None:
                     task.cancel()
+                self._drop_speculation(effect.response_id)
+            case c.Speculate():
+                self._speculate(effect)
+            case c.DropSpeculation():
+                self._drop_speculation(effect.response_id)
             case c.Close():
                 self._outbox.close(effect.code, effect.reason)
             case _:
@@ -368,9 +390,46 @@ class Driver:
         self._timings.started(plan)
         self._responses[plan.response_id] = self._spawn(self._respond(plan), f"respond {plan.response_id}")
 
+    def _speculate(self, effect: c.Speculate) -> None:
+        """Where the model reads, and the quota would let the response begin."""
+        if self._allowance is None or self._engines.speaker.hears_audio:
+            return
+        if any(limit.remaining < 1 for limit in self._meter.rate_limits()):
+            return
+        wanted = effect.input_tokens + (effect.plan.max_output_tokens or usage.OUTPUT_RESERVE)
+        allowed = self._allowance.reserve(wanted)
+        if isinstance(allowed, Denial):
+            return
+        self._speculation = Speculation(
+            effect,
+            make=self._speaker,
+            guess=self._hearing.guess,
+            words=self._hearing.words,
+            post=self.post,
+            room=self._outbox,
+            allowance=allowed,
+            tokens=self._session.conversation.tokens,
+            spawn=self._spawn,
+        )
+
+    def _drop_speculation(self, response_id: str) -> None:
+        if self._speculation is not None and self._speculation.response_id == response_id:
+            self._speculation.drop()
+            self._speculation = None
+
+    def _taken(self, response_id: str) -> Speculation | None:
+        """The speculation on this response, which is its own from now on."""
+        ahead = self._speculation
+        if ahead is None or ahead.response_id != response_id:
+            return None
+        self._speculation = None
+        return ahead
+
     async def _respond(self, plan: ResponsePlan) -> None:
+        ahead = self._taken(plan.response_id)
         try:
-            await self._speaker(plan).run()
+            if ahead is None or not await ahead.take(plan):
+                await self._speaker(plan, self._hearing.words, self.post, self._outbox).run()
         except Exception as raised:
             self.post(c.ResponseFailed(plan.response_id, self._blame(plan, raised)))
         except asyncio.CancelledError:
@@ -380,19 +439,20 @@ class Driver:
                 self.post(c.ResponseFailed(plan.response_id, errors.internal_error()))
             raise
 
-    def _speaker(self, plan: ResponsePlan) -> Cascade | SpeechNative:
-        words, outbox = self._hearing.words, self._outbox
+    def _speaker(
+        self, plan: ResponsePlan, words: Words, report: Callable[[c.Report], None], room: Room
+    ) -> Cascade | SpeechNative:
         match self._engines.speaker:
             case Native(speech_model):
-                return SpeechNative(plan, speech_model=speech_model, words=words, report=self.post, outbox=outbox)
+                return SpeechNative(plan, speech_model=speech_model, words=words, report=report, outbox=room)
             case Cascaded(language_model, synthesizer):
                 return Cascade(
                     plan,
                     language_model=language_model,
                     synthesizer=synthesizer,
                     words=words,
-                    report=self.post,
-                    outbox=outbox,
+                    report=report,
+                    outbox=room,
                 )
 
     def _blame(self, plan: ResponsePlan, raised: Exception) -> ServerFault:

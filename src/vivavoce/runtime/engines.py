@@ -107,12 +107,19 @@ class Meter(Protocol):
         """The state to tell clients now."""
 
 
-class Outbox(Protocol):
-    """The way out to one client. Bounded: whoever makes output waits for :meth:`drained`."""
+class Room(Protocol):
+    """Room for output. Bounded: whoever makes output waits for :meth:`drained`."""
 
     @property
     def crowded(self) -> bool:
         """So much waits that no more output should be made now; see :meth:`drained`."""
+
+    async def drained(self) -> None:
+        """Wait until it is not crowded; returns at once when it is not."""
+
+
+class Outbox(Room, Protocol):
+    """The way out to one client."""
 
     @property
     def full(self) -> bool:
@@ -123,6 +130,3 @@ class Outbox(Protocol):
 
     def close(self, code: int, reason: str) -> None:
         """Close the connection once everything queued is sent."""
-
-    async def drained(self) -> None:
-        """Wait until it is not crowded; returns at once when it is not."""

@@ -156,6 +156,7 @@ class Listener:
         words_needed: bool,
         session: str = "",
         recognised: Callable[[str, float], None] = lambda item_id, seconds: None,
+        words_guessed: bool = False,
     ) -> None:
         """``session``: names it to engines, which share themselves fairly among sessions; ``recognised`` is told
         how long after the end of an utterance its words came."""
@@ -166,6 +167,8 @@ class Listener:
         self._transcriber = transcriber
         self._words_needed = words_needed
         """The model cannot hear, so it needs words even where the client wants no transcription."""
+        self._words_guessed = words_guessed
+        """The model's words are asked for before an utterance is over (:meth:`guess`)."""
         self._vad = vad_pool.open(self._on_frame, self._on_fault)
         self._utterances: dict[str, tuple[Utterance, asyncio.Task[None]]] = {}
         self._results: deque[Utterance] = deque(maxlen=KEPT_RESULTS)
@@ -205,7 +208,8 @@ class Listener:
     ) -> None:
         """``judged``: the end of the utterance will be asked about."""
         self._language = transcription.language if transcription else None
-        partials = judged and self._judge.reads_words and self._transcriber.capabilities.partials
+        early = (self._words_guessed and self._words_needed) or (judged and self._judge.reads_words)
+        partials = early and self._transcriber.capabilities.partials
         kept = transcription is not None or self._words_needed
         if not kept and not partials:
             return
@@ -278,6 +282,24 @@ class Listener:
         pcm = await asyncio.to_thread(clip_to_pcm, clip, rate)
         text, _ = await self._transcribe(_once(pcm), TranscriptionOptions(language=self._language))
         self._post(c.Recognised(item_id, text, content_index, clip=clip))
+        return text
+
+    async def guess(self, entry: Entry) -> str:
+        """What was said in a turn that is not over: as the recogniser of its utterance has it now, or, where that
+        does not tell, by a recognition of what there is.
+
+        Raises EngineError.
+        """
+        known = self._utterances.get(entry.item.id)
+        options = TranscriptionOptions()
+        if known is not None:
+            utterance = known[0]
+            words = await utterance.words_so_far() if utterance.options.partials else None
+            if words is not None:
+                return words.strip()
+            options = replace(utterance.options, logprobs=False, partials=False)
+        pcm = await asyncio.to_thread(clip_to_pcm, entry.clips[0], self._transcriber.capabilities.sample_rate)
+        text, _ = await self._transcribe(_once(pcm), options)
         return text
 
     async def _recognise(self, utterance: Utterance) -> None:

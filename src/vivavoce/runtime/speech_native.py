@@ -11,7 +11,7 @@ from vivavoce.audio.resample import Resampler
 from vivavoce.core import contract as c
 from vivavoce.core.context import ResponsePlan
 from vivavoce.engines import base
-from vivavoce.runtime.engines import Outbox
+from vivavoce.runtime.engines import Room
 from vivavoce.runtime.request import Words, generation_request, usage_report
 
 
@@ -25,7 +25,7 @@ class SpeechNative:
         speech_model: base.SpeechModel,
         words: Words,
         report: Callable[[c.Report], None],
-        outbox: Outbox,
+        outbox: Room,
     ) -> None:
         self._plan = plan
         self._model = speech_model

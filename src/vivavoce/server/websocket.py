@@ -180,7 +180,7 @@ class RealtimeEndpoint:
         deployment = admission.deployment
         now = asyncio.get_running_loop().time()
         codec = self._codec(admission.profile, deployment)
-        engines = self._engines[deployment.name]
+        engines, served = self._engines[deployment.name], self._deployments[deployment.name]
         identity = Identity(
             tokens=self._tokens,
             model=deployment.reported_model,
@@ -191,6 +191,7 @@ class RealtimeEndpoint:
             kind=admission.kind,
             heard_text=deployment.heard_text,
             reduces_noise=self._reduces_noise,
+            speculates=served.allowance is not None,
             keeps_audio=codec.gives_audio_back or engines.speaker.hears_audio,
         )
         session = Session(identity, SessionConfig(instructions=deployment.instructions), now)
@@ -199,7 +200,8 @@ class RealtimeEndpoint:
             codec=codec,
             outbox=outbox,
             engines=engines,
-            meter=QuotaMeter(self._deployments[deployment.name].quota),
+            meter=QuotaMeter(served.quota),
+            allowance=None if served.allowance is None else QuotaMeter(served.allowance),
         )
         log.info(
             "session %s: open, deployment %s, profile %s, %s, %s",

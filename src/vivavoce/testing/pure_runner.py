@@ -79,6 +79,7 @@ class PureRunner:
             kind=settings.intent,
             heard_text=settings.heard_text,
             reduces_noise=settings.noise_reduction,
+            speculates=settings.speculate,
             # As for a model that reads; on the server the puppet hears. A client must not tell one from the other.
             keeps_audio=self._codec.gives_audio_back,
         )
@@ -231,7 +232,7 @@ class PureRunner:
                 self._inbox.append(self._reserve(effect))
             case c.SettleQuota():
                 self._settle(effect)
-            case c.FeedUtterance() | c.StartResponse() | c.StopResponse():
+            case c.FeedUtterance() | c.StartResponse() | c.StopResponse() | c.Speculate() | c.DropSpeculation():
                 pass
             case _:
                 assert_never(effect)

@@ -241,6 +241,7 @@ class Settings:
     """The recogniser can tell how sure it is of each word."""
     noise_reduction: bool = True
     heard_text: bool = True
+    speculate: bool = False
     """The server has noise reduction."""
     engine_rate: int = 24000
     """Hz of the sound that the puppet model makes; 8000 where a script wants G.711 as it is."""
@@ -389,6 +390,8 @@ class _Reader:
                 self.settings.heard_text = {"on": True, "off": False}[value]
             case "noise_reduction":
                 self.settings.noise_reduction = {"on": True, "off": False}[value]
+            case "speculate":
+                self.settings.speculate = {"on": True, "off": False}[value]
             case "engine_rate":
                 self.settings.engine_rate = int(value)
             case "quota":

@@ -104,7 +104,8 @@ class _Theatre:
         )
         quota = Quota(settings.tokens, settings.requests, virtual_time.now)
         # The engines are given to the endpoint directly; of what is served it reads the quota alone.
-        deployments = Deployments([Served(deployment, cast(Recipe, None), quota)])
+        allowance = Quota(settings.tokens, settings.requests, virtual_time.now) if settings.speculate else None
+        deployments = Deployments([Served(deployment, cast(Recipe, None), quota, allowance)])
         return RealtimeEndpoint(
             deployments=deployments,
             engines={s.DEPLOYMENT: Engines(self.pool, self.transcriber, self.end_of_turn, Native(self.model))},
