@@ -51,6 +51,7 @@ CASES: Final[dict[str, Case]] = {
         "Behind picows, 100 sessions, 20 ms chunks", lambda: cases.at_callers(100, 20, "bench.picows_door")
     ),
     "first-audio": Case("First audio at 100 sessions, engines that take no time", lambda: cases.first_audio(100)),
+    "end-to-end": Case("First audio beside steady engines, speculating or not", cases.end_to_end),
     "barge-in": Case("Barge-in at 100 sessions", lambda: cases.barge_in(100)),
     "memory": Case("Memory after a minute in real time", memory.minute_of_talk, 1),
     "half-hour": Case("Memory of half an hour of talk", memory.half_an_hour, 1),

@@ -7,10 +7,12 @@ from typing import Final
 
 from bench.processes import Fleet, Load, Run, Server, measure
 from bench.report import Figures
+from bench.stubs import ideal_ms
 
 CAPACITY_SESSIONS: Final = (150, 200, 225, 250, 275, 300, 325, 350, 375, 400, 450, 500)
 LATE_MS: Final = 50.0
 """A core holds so many sessions as end 99 of 100 turns within this."""
+_STEADY: Final = ("--gap-ms", "2000", "--seconds", "20", "--warmup-s", "3")
 _EACH: Final = ("--seconds", "15", "--warmup-s", "6")
 
 
@@ -54,6 +56,33 @@ def first_audio(callers: int) -> Figures:
     _seen(run)
     found = run.load["first_audio_ms"]
     return {f"first audio {name} ms": found[name] for name in ("p50", "p95", "p99", "max")}
+
+
+def end_to_end() -> Figures:
+    """From the deciding frame, and from the end of the speech, to the first audio delta, with engines that take a
+    fixed time; with and without speculation, at one session and at twenty. ``over`` is what the ideal path does not
+    take."""
+    figures: Figures = {}
+    # 500 ms of silence are 512 in whole frames; half of them, 192 at most, are enough to begin.
+    ideals = {"steady": ideal_ms(), "ahead": ideal_ms(512 - 192)}
+    with Server() as server:
+        runs = {
+            (callers, deployment): measure(server, server.url(deployment), callers, *_STEADY)
+            for callers in (1, 20)
+            for deployment in ideals
+        }
+    for (callers, deployment), run in runs.items():
+        ideal = ideals[deployment]
+        seen = _seen(run)
+        found, whole = run.load["first_audio_ms"], run.load["after_speech_ms"]
+        name = f"{callers} session{'s'[: callers - 1]}, {deployment}"
+        figures[f"{name}: answers"] = found["n"]
+        for part in ("p50", "p95"):
+            figures[f"{name}: first audio {part} ms"] = found[part]
+            figures[f"{name}: over the ideal {ideal:g} {part} ms"] = round(found[part] - ideal, 1)
+        figures[f"{name}: after the end of speech p50 ms"] = whole["p50"]
+        figures[f"{name}: lateness of speech_stopped p50 ms"] = seen["lateness p50 ms"]
+    return figures
 
 
 def barge_in(callers: int) -> Figures:

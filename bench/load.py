@@ -6,6 +6,8 @@ from a random phase. All times are measured where a client would measure them:
 lateness_ms       ``speech_stopped`` received, less the moment at which the chunk that holds its own
                   ``audio_end_ms`` was sent: how late the server is beside the sound itself.
 first_audio_ms    first audio delta of the answer received, less that same moment.
+after_speech_ms   first audio delta of the answer received, less the moment at which the chunk was sent that holds
+                  the last voiced sample of the turn: what the person waits, silence included.
 barge_in_ms       last audio delta of an interrupted response received, less the moment at which the chunk was sent
                   that holds the frame which decided (``audio_start_ms`` + prefix padding + 32 ms).
 stopped_at_ms     ``audio_end_ms`` as a place in the turn that was sent. That it is the same in all turns shows that
@@ -45,6 +47,8 @@ from vivavoce.demo.sound import Int16, read_wav
 RATE: Final = 24000
 FRAME_MS: Final = 32
 LEAD_MS: Final = 200
+VOICED: Final = 330
+"""A sample above this, a hundredth of full scale, is voice."""
 MAX_FRAME: Final = 1 << 24
 _KEPT: Final = 4096
 """Moments of sending that a caller remembers; a turn is far shorter."""
@@ -112,6 +116,11 @@ class Plan:
         length = LEAD_MS + len(question()) * 1000 / RATE + self.gap_ms
         return math.ceil(length / self.chunk_ms) * self.chunk_ms
 
+    @functools.cached_property
+    def speech_end_ms(self) -> float:
+        """Where in a turn its last voiced sample is."""
+        return LEAD_MS + float(np.flatnonzero(np.abs(question()) > VOICED)[-1]) * 1000 / RATE
+
     def turns_in(self, sent: int) -> int:
         """How many turns have been heard to their end in so many chunks."""
         return int((sent * self.chunk_ms + self.gap_ms - self.silence_ms) // self.turn_ms)
@@ -121,6 +130,7 @@ class Plan:
 class Results:
     lateness_ms: list[float] = field(default_factory=list)
     first_audio_ms: list[float] = field(default_factory=list)
+    after_speech_ms: list[float] = field(default_factory=list)
     barge_in_ms: list[float] = field(default_factory=list)
     stopped_at_ms: list[float] = field(default_factory=list)
     send_late_ms: list[float] = field(default_factory=list)
@@ -151,6 +161,7 @@ class Caller(WSListener):
         self.sent = 0
         self._moments: deque[float] = deque(maxlen=_KEPT)
         self._answer_due: float | None = None
+        self._spoken: float | None = None
         self._decided: float | None = None
         self._last_delta = 0.0
 
@@ -206,6 +217,8 @@ class Caller(WSListener):
             # The sample at audio_end_ms is the first after the turn: the chunk before it is the last needed.
             moment = self._moment(event["audio_end_ms"] - 1 + self._plan.look_ahead_ms)
             self._answer_due = moment
+            before = event["audio_end_ms"] // self._plan.turn_ms * self._plan.turn_ms
+            self._spoken = self._moment(before + self._plan.speech_end_ms)
             self._results.turns += 1
             if moment is not None and self._results.counting(now):
                 self._results.lateness_ms.append((now - moment) * 1000)
@@ -219,6 +232,8 @@ class Caller(WSListener):
         if self._answer_due is not None:
             if self._results.counting(now):
                 self._results.first_audio_ms.append((now - self._answer_due) * 1000)
+                if self._spoken is not None:
+                    self._results.after_speech_ms.append((now - self._spoken) * 1000)
             self._answer_due = None
 
     def _done(self, response: dict[str, Any]) -> None:
@@ -346,7 +361,7 @@ def percentiles(values: list[float]) -> dict[str, float] | None:
 
 
 def report(results: Results) -> dict[str, Any]:
-    names = ("lateness_ms", "first_audio_ms", "barge_in_ms", "stopped_at_ms", "send_late_ms")
+    names = ("lateness_ms", "first_audio_ms", "after_speech_ms", "barge_in_ms", "stopped_at_ms", "send_late_ms")
     return {
         **{name: percentiles(getattr(results, name)) for name in names},
         "turns": results.turns,

@@ -1,7 +1,8 @@
 """The real server with stand-in engines, as a process of its own: ``python -m bench.server``.
 
 Prints its port when it is ready, then one line of JSON for each line that it reads: what the process holds and has
-used so far. Ends when its input does. The deployments are ``prompt`` and ``paced`` (see ``stubs``).
+used so far. Ends when its input does. The deployments are ``prompt``, ``paced`` and ``steady`` (see ``stubs``), and
+``ahead``, which is steady and speculates.
 """
 
 from __future__ import annotations
@@ -36,6 +37,18 @@ def settings(max_sessions: int) -> Config:
             capacity=10_000_000,
         )
         for name in SYNTHESIZERS
+    )
+    deployments += tuple(
+        DeploymentSettings(
+            name=name,
+            profile="azure-2024-12-17",
+            transcriber="steady",
+            language_model="steady",
+            synthesizer="steady",
+            capacity=10_000_000,
+            speculate=name == "ahead",
+        )
+        for name in ("steady", "ahead")
     )
     server = ServerSettings(port=0, max_sessions=max_sessions, log_level="warning")
     return Config(server=server, deployments=deployments).with_keys(Secret(KEY))
