@@ -42,6 +42,8 @@ HEARD_S, FIRST_TOKEN_S, TOKEN_S, CLAUSE_S = 0.1, 0.15, 0.02, 0.05
 """A recogniser takes so long after the end of the audio, a model before its first token and before each other, a
 synthesiser before the sound of a clause."""
 STEP_S: Final = 0.01
+COUNTED: Final = 777
+"""Output tokens that the model says it has used."""
 RATE: Final = AudioFormat.PCM16.rate
 FRAME: Final = AudioFormat.PCM16.bytes_per_ms * 32
 SILENCE_MS: Final = 500
@@ -120,7 +122,7 @@ class Mind(_Engine):
             if "call" in said:
                 yield base.ToolCallStart("look")
                 yield base.ToolArgumentsDelta("{}")
-            yield base.Finish(usage=base.Usage(output_text=len(answer)))
+            yield base.Finish(usage=base.Usage(output_text=COUNTED))
         finally:
             self.closed += 1
 
@@ -391,6 +393,14 @@ def test_with_speculation_it_takes_what_the_recogniser_takes(partials: bool) -> 
     assert abs(virtual_time.run(first_audio_ms(client)) - HEARD_S * 1000) <= 20
     assert (client.mind.asked, client.allowance.spent, len(client.quota.spent)) == (1, [0], 1)
     assert client.ear.asked == (1 if partials else 2)
+
+
+@pytest.mark.parametrize("speculates", [False, True])
+def test_the_model_s_own_count_is_told(speculates: bool) -> None:
+    client = Client(speculates=speculates)
+    virtual_time.run(first_audio_ms(client))
+    [done] = client.events("response.done")
+    assert done["response"]["usage"]["output_token_details"]["text_tokens"] == COUNTED
 
 
 def test_a_slow_answer_is_as_much_earlier_as_it_was_begun_earlier(monkeypatch: pytest.MonkeyPatch) -> None:

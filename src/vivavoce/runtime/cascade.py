@@ -31,7 +31,7 @@ from vivavoce.engines import base
 from vivavoce.runtime.clauses import ClauseSplitter
 from vivavoce.runtime.engines import Room
 from vivavoce.runtime.numerals import speller
-from vivavoce.runtime.request import Words, generation_request
+from vivavoce.runtime.request import Words, generation_request, usage_report
 from vivavoce.runtime.sound import DELTA_MS, SoundWriter
 from vivavoce.runtime.speakable import Speakable, Spoken
 
@@ -176,6 +176,8 @@ class Cascade:
                         self._report(c.ArgumentsProduced(response_id, delta.text))
                     case base.Finish():
                         finish = delta
+                        if delta.usage is not None:
+                            self._report(usage_report(response_id, delta.usage))
         return finish
 
     async def _say(self, text: str) -> None:
