@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import base64
 import os
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from importlib.metadata import entry_points
 from pathlib import Path
@@ -13,11 +13,13 @@ from typing import Any
 import pytest
 from aiohttp import ClientSession
 from server_fakes import BETA, KEY, OPENAI, RATE, FakeVad, Wire, eventually, quiet
+from tiny_sherpa_asr import make_offline_ctc, make_streaming_ctc
 from tiny_whisper import CUE, make_tiny_whisper, sound, words
 
 from vivavoce.config import load_config
 from vivavoce.engines.faster_whisper import FasterWhisperTranscriber
 from vivavoce.engines.registry import ENGINE_KINDS, Engine, EngineKind, Registry
+from vivavoce.engines.sherpa_onnx_asr import SherpaOnnxTranscriber
 from vivavoce.server.app import running
 
 CONFIG = f"""
@@ -26,16 +28,38 @@ keys = ["{KEY}"]
 
 [[deployment]]
 name = "gpt-4o-realtime-preview"
-transcriber = "ears"
+transcriber = "ENGINE"
 
-[engine.ears]
+[engine.faster_whisper]
 kind = "transcriber"
 type = "faster_whisper"
 model = "whisper"
 device = "cpu"
 cpu_threads = 1
 partial_interval_ms = 500
+
+[engine.sherpa_streaming]
+kind = "transcriber"
+type = "sherpa_onnx"
+mode = "streaming"
+model_type = "zipformer2_ctc"
+model = "streaming.onnx"
+tokens = "tokens.txt"
+
+[engine.sherpa_offline]
+kind = "transcriber"
+type = "sherpa_onnx"
+mode = "offline"
+model_type = "zipformer_ctc"
+model = "offline.onnx"
+tokens = "tokens.txt"
 """
+SAYS: Mapping[str, Callable[..., str]] = {
+    "faster_whisper": words,
+    "sherpa_streaming": lambda *tones: " ".join(tones),
+    "sherpa_offline": lambda *tones: " ".join(tones),
+}
+"""What each engine makes of tones."""
 
 
 class Installed(Registry):
@@ -43,7 +67,7 @@ class Installed(Registry):
 
     def __init__(self) -> None:
         super().__init__(point for kind in ENGINE_KINDS for point in entry_points(group=f"vivavoce.{kind}"))
-        self.transcriber: FasterWhisperTranscriber
+        self.transcriber: FasterWhisperTranscriber | SherpaOnnxTranscriber
 
     def create(
         self, kind: EngineKind, name: str, options: Mapping[str, object], *, base: Path | None = None
@@ -51,7 +75,7 @@ class Installed(Registry):
         if kind == "vad":
             return FakeVad()
         engine = super().create(kind, name, options, base=base)
-        if isinstance(engine, FasterWhisperTranscriber):
+        if isinstance(engine, FasterWhisperTranscriber | SherpaOnnxTranscriber):
             self.transcriber = engine
         return engine
 
@@ -63,18 +87,22 @@ class Installed(Registry):
 
 
 @pytest.fixture(scope="module")
-def configured(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder with a configuration for each engine."""
     folder = tmp_path_factory.mktemp("aloud")
     make_tiny_whisper(folder / "whisper")
-    (folder / "vivavoce.toml").write_text(CONFIG)
-    return folder / "vivavoce.toml"
+    make_streaming_ctc(folder)
+    make_offline_ctc(folder)
+    for engine in SAYS:
+        (folder / f"{engine}.toml").write_text(CONFIG.replace("ENGINE", engine))
+    return folder
 
 
 @asynccontextmanager
-async def talking(configured: Path, **transcription: str) -> AsyncIterator[tuple[Wire, Installed]]:
+async def talking(models: Path, engine: str, **transcription: str) -> AsyncIterator[tuple[Wire, Installed]]:
     """A session whose input is transcribed as the client wishes."""
     registry = Installed()
-    config = load_config(configured, environ={})
+    config = load_config(models / f"{engine}.toml", environ={})
     async with (
         running(config, host="127.0.0.1", port=0, registry=registry) as server,
         ClientSession() as client,
@@ -113,16 +141,22 @@ async def answered(wire: Wire) -> tuple[str, list[dict[str, Any]]]:
 
 
 @pytest.mark.parametrize(
-    ("transcription", "heard"),
+    ("engine", "transcription", "heard"),
     [
-        ({}, words("do", "mi", "so")),
-        ({"language": "de"}, words("do", "mi", "so", language="de")),
-        ({"language": "fr", "prompt": f"They sang {CUE}."}, words("do", "mi", "so", language="fr").upper()),
+        ("faster_whisper", {}, words("do", "mi", "so")),
+        ("faster_whisper", {"language": "de"}, words("do", "mi", "so", language="de")),
+        (
+            "faster_whisper",
+            {"language": "fr", "prompt": f"They sang {CUE}."},
+            words("do", "mi", "so", language="fr").upper(),
+        ),
+        ("sherpa_streaming", {}, "do mi so"),
+        ("sherpa_offline", {"language": "en"}, "do mi so"),
     ],
 )
-async def test_a_spoken_conversation(configured: Path, transcription: dict[str, str], heard: str) -> None:
+async def test_a_spoken_conversation(models: Path, engine: str, transcription: dict[str, str], heard: str) -> None:
     """What the session says of language and prompt reaches the model, and the model's words reach everybody."""
-    async with talking(configured, **transcription) as (wire, _):
+    async with talking(models, engine, **transcription) as (wire, _):
         for _ in range(2):
             await say(wire, "do", "mi", "so")
             answer, told = await answered(wire)
@@ -130,9 +164,11 @@ async def test_a_spoken_conversation(configured: Path, transcription: dict[str, 
             assert heard in answer
 
 
-async def test_a_worker_that_is_killed_in_mid_utterance(configured: Path) -> None:
+@pytest.mark.parametrize("engine", SAYS)
+async def test_a_worker_that_is_killed_in_mid_utterance(models: Path, engine: str) -> None:
     """The transcription fails by name; the answer, which needs words too, has the next worker hear the audio."""
-    async with talking(configured, language="en") as (wire, registry):
+    says = SAYS[engine]
+    async with talking(models, engine, language="en") as (wire, registry):
         killed = registry.worker
         await send(wire, sound("do", "mi", rate=RATE))
         await wire.until("input_audio_buffer.speech_started")
@@ -140,10 +176,10 @@ async def test_a_worker_that_is_killed_in_mid_utterance(configured: Path) -> Non
         await eventually(lambda: killed not in registry.transcriber._pool.pids)
         await send(wire, quiet(1))
         answer, told = await answered(wire)
-        assert [event["error"]["code"] for event in told] == ["engine_crashed"]
-        assert words("do", "mi") in answer
+        assert told[-1]["error"]["code"] == "engine_crashed"
+        assert says("do", "mi") in answer
         await say(wire, "so", "la")
         answer, told = await answered(wire)
-        assert told[-1]["transcript"] == words("so", "la")
-        assert words("so", "la") in answer
+        assert told[-1]["transcript"] == says("so", "la")
+        assert says("so", "la") in answer
         assert registry.worker != killed

@@ -20,7 +20,6 @@ from __future__ import annotations
 import json
 import math
 import os
-import re
 import sys
 import traceback
 from typing import Any, Final, Literal, TypeAlias
@@ -30,7 +29,7 @@ import numpy as np
 import numpy.typing as npt
 
 from vivavoce.engines.builtin.worker_channel import Channel, Frame, Kind, open_worker
-from vivavoce.engines.builtin.worker_hearing import SAMPLE_RATE, Guess, Told
+from vivavoce.engines.builtin.worker_hearing import SAMPLE_RATE, Guess, Told, split_words
 
 Word: TypeAlias = tuple[str, float | None]
 """A word with the space before it, and the probability that it was said, where it was measured."""
@@ -49,10 +48,6 @@ _SURE_LANGUAGE: Final = 0.8
 _FAULTS: Final = 3
 """Failed decodings in a row after which a worker gives way to a new one: a device in a bad state stays in it."""
 _TEMPERATURES: Final = (0.0, 0.2, 0.4, 0.6, 0.8, 1.0)
-
-# One character is a word in scripts without spaces between words (kana, han, hangul has spaces, Thai, Lao, Khmer).
-_ALONE: Final = "\u0e00-\u0eff\u1780-\u17ff\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff"
-_WORD: Final = re.compile(rf"\s*(?:[{_ALONE}]|[^\s{_ALONE}]+)")
 
 
 class Settings(msgspec.Struct, frozen=True):
@@ -240,7 +235,7 @@ def _behind(prefix: str, segments: list[Any]) -> list[Word]:
     if not text.lstrip().startswith(prefix.lstrip()):
         return []
     behind = text[len(text) - len(text.lstrip()) + len(prefix.lstrip()) :] if prefix else text
-    return [(word, None) for word in _WORD.findall(behind)]
+    return [(word, None) for word in split_words(behind)]
 
 
 class Recogniser:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from collections.abc import AsyncGenerator, AsyncIterator
 from typing import Final
 
@@ -43,6 +44,17 @@ def decode_words(piece: bytes) -> TranscriptDelta | PartialTranscript:
 
 
 _SAID: Final = msgspec.json.Decoder(Told | Guess)
+
+
+NO_SPACE: Final = "\u0e00-\u0eff\u1780-\u17ff\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff"
+"""Range of characters of scripts without spaces between words, in which one character is a word here: Thai and Lao,
+Khmer, kana, han."""
+_WORD: Final = re.compile(rf"\s*(?:[{NO_SPACE}]|[^\s{NO_SPACE}]+)")
+
+
+def split_words(text: str) -> list[str]:
+    """The words of a transcript, each with the space before it: together the text, but for space at its end."""
+    return _WORD.findall(text)
 
 
 class Ears:
