@@ -346,6 +346,36 @@ def test_those_who_speak_take_turns_and_only_for_news() -> None:
     assert [job for job, _ in whisper.asked] == ["1", "2", "1"]
 
 
+def test_partial_results_take_a_quarter_of_the_time_at_most() -> None:
+    """However much there would be to do for those who speak; but nobody who has finished waits for that."""
+    now = 0.0
+
+    class Slow(Scripted):
+        def decode(self, utterance: Utterance, *, last: bool) -> list[Word]:
+            nonlocal now
+            now += 2.0
+            return super().decode(utterance, last=last)
+
+    def sleep(seconds: float) -> None:
+        nonlocal now
+        assert 0 < seconds <= 0.01
+        now += seconds
+
+    channel: Any = Spoken()
+    whisper: Any = Slow()
+    recogniser = Recogniser(channel, whisper, 500, clock=lambda: now, sleep=sleep)
+    for job in (1, 2, 3):
+        speak(recogniser, job, 1)
+    run(recogniser)
+    assert now == pytest.approx(2 + 6 + 2 + 6 + 2)
+    for job in (1, 2, 3):
+        speak(recogniser, job, 1, begin=False)
+    speak(recogniser, 4, 1, end=True)
+    recogniser.turn()
+    assert now == pytest.approx(20)
+    assert whisper.asked[-1] == ("4", True)
+
+
 def test_without_an_interval_nothing_is_decoded_before_the_end() -> None:
     recogniser, whisper, _ = bench(interval_ms=0)
     speak(recogniser, 1, 10)

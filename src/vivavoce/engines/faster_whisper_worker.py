@@ -3,8 +3,10 @@
 Laws
 ----
 1. Utterances that are complete come first, in the order in which they became complete, a window at a time.
-2. While none waits, the utterance whose latest decoding is longest ago is decoded anew, if enough of it is new. So
-   partial results cost only time that nobody else needs, and a complete utterance waits for one of them at most.
+2. While none waits, the utterance whose latest decoding is longest ago is decoded anew, if enough of it is new.
+   After that the worker rests from such work for three times as long as it took. So partial results take a quarter
+   of the time at most, however slow the model and however many the speakers, and a complete utterance seldom finds
+   one in its way, and never more than one.
 3. Text is told when two decodings in a row agree on it and go on behind it. What was told is the prefix that every
    later decoding has to begin with, so that it cannot change.
 4. A window is at most :data:`WINDOW_S` long, as Whisper hears 30 s at a time. When it is full, its complete
@@ -21,7 +23,9 @@ import json
 import math
 import os
 import sys
+import time
 import traceback
+from collections.abc import Callable
 from typing import Any, Final, Literal, TypeAlias
 
 import msgspec
@@ -45,6 +49,9 @@ _LONGEST_PREFIX: Final = 160
 """Tokens of a window that may be told before it is full."""
 _SURE_LANGUAGE: Final = 0.8
 """Probability above which a detected language is not asked for again."""
+_REST: Final = 3
+"""Times the length of a partial decoding in which none begins after it."""
+_NAP_S: Final = 0.01
 _FAULTS: Final = 3
 """Failed decodings in a row after which a worker gives way to a new one: a device in a bad state stays in it."""
 _TEMPERATURES: Final = (0.0, 0.2, 0.4, 0.6, 0.8, 1.0)
@@ -241,7 +248,18 @@ def _behind(prefix: str, segments: list[Any]) -> list[Word]:
 class Recogniser:
     """The worker's jobs."""
 
-    def __init__(self, channel: Channel, whisper: Whisper, partial_interval_ms: int) -> None:
+    def __init__(
+        self,
+        channel: Channel,
+        whisper: Whisper,
+        partial_interval_ms: int,
+        *,
+        clock: Callable[[], float] = time.monotonic,
+        sleep: Callable[[float], None] = time.sleep,
+    ) -> None:
+        self._clock = clock
+        self._sleep = sleep
+        self._rest_until = 0.0
         self._channel = channel
         self._whisper = whisper
         self._interval_bytes = partial_interval_ms * SAMPLE_RATE // 1000 * 2
@@ -271,11 +289,16 @@ class Recogniser:
             self._channel.send(frame.job, Kind.DONE)
 
     def turn(self) -> None:
-        """Decode one utterance."""
+        """Decode one utterance, or rest for a moment."""
         job = self._complete[0] if self._complete else self._due()
         if job is None:
             return
         utterance = self._utterances[job]
+        begun = self._clock()
+        partial = not (utterance.ended or utterance.full)
+        if partial and begun < self._rest_until:
+            self._sleep(min(_NAP_S, self._rest_until - begun))
+            return
         try:
             self._work(job, utterance)
         except (RuntimeError, ValueError):
@@ -288,6 +311,8 @@ class Recogniser:
                 raise SystemExit(1) from None
         else:
             self._faults = 0
+            if partial:
+                self._rest_until = self._clock() + _REST * (self._clock() - begun)
 
     def _work(self, job: int, utterance: Utterance) -> None:
         if utterance.full:
