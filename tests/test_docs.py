@@ -30,10 +30,12 @@ from vivavoce.demo.sound import RATE, parse_wav, read_wav, write_wav
 from vivavoce.engines.builtin import scripted_script
 from vivavoce.engines.builtin.espeak import EspeakOptions
 from vivavoce.engines.builtin.pocketsphinx import PocketsphinxOptions
+from vivavoce.engines.faster_whisper import FasterWhisperOptions
 from vivavoce.engines.kokoro import DEFAULT_VOICES, KokoroOptions
 from vivavoce.engines.llama_cpp import LlamaOptions
 from vivavoce.engines.piper import PiperOptions
 from vivavoce.engines.registry import ENGINE_KINDS, Registry
+from vivavoce.engines.sherpa_onnx_asr import OFFLINE, STREAMING, ModelType, SherpaOnnxOptions
 from vivavoce.engines.sherpa_onnx_tts import SherpaOptions
 from vivavoce.gateway.deployments import build_engines
 from vivavoce.wire import errors
@@ -53,7 +55,7 @@ EVENTS: Final = ROOT / "docs/reference/events.md"
 ERRORS: Final = ROOT / "docs/reference/errors.md"
 CONFIGURATION: Final = ROOT / "docs/reference/configuration.md"
 CLI: Final = ROOT / "docs/reference/cli.md"
-FILES: Final = {"script", "model", "folder"}
+FILES: Final = {"script", "model", "folder", "encoder"}
 """Options of engines that name files which a test does not have."""
 PATIENCE_S: Final = 60.0
 """When a test hangs, not when it is slow."""
@@ -224,6 +226,8 @@ def test_the_reference_has_every_option_of_the_engines(engine: str, options: typ
 @pytest.mark.parametrize(
     ("page", "options"),
     [
+        ("faster-whisper", FasterWhisperOptions),
+        ("sherpa-onnx-recogniser", SherpaOnnxOptions),
         ("piper", PiperOptions),
         ("kokoro", KokoroOptions),
         ("sherpa-onnx-tts", SherpaOptions),
@@ -243,6 +247,21 @@ def test_the_page_of_an_engine_has_every_option(page: str, options: type[msgspec
 def test_the_page_of_kokoro_has_its_voices() -> None:
     configured = section(ROOT / "docs/how-to/kokoro.md", "Configure it")
     assert re.findall(r"^\| `(\w+)` \| `(\w+)` \|$", configured, re.MULTILINE) == list(DEFAULT_VOICES.items())
+
+
+@pytest.mark.parametrize(
+    ("mode", "kinds"), [("streaming", STREAMING), ("offline", OFFLINE)], ids=["streaming", "offline"]
+)
+def test_the_page_of_sherpa_onnx_has_every_type_of_model(mode: str, kinds: dict[str, ModelType]) -> None:
+    table = section(ROOT / "docs/how-to/sherpa-onnx-recogniser.md", "Use it")
+    rows = [row.split("|")[1:4] for row in table.splitlines()]
+    told = {
+        kind: tuple(re.findall("`(.+?)`", row[2]))
+        for row in rows
+        if len(row) == 3 and row[0].strip() == f"`{mode}`"
+        for kind in re.findall("`(.+?)`", row[1])
+    }
+    assert told == {name: kind.files for name, kind in kinds.items()}
 
 
 # ------------------------------------------------------------------------------------------ events and errors
