@@ -42,7 +42,7 @@ WINDOW_S: Final = 28
 _WINDOW_BYTES: Final = WINDOW_S * SAMPLE_RATE * 2
 _SHORTEST_BYTES: Final = SAMPLE_RATE // 10 * 2
 """Nobody says anything in less than 100 ms."""
-_PROMPT_TOKENS: Final = 120
+_PROMPT_TOKENS: Final = 100
 """Of the client's prompt, and as many of the text before the window. Whisper's context is 448 tokens, half of them
 for text."""
 _LONGEST_PREFIX: Final = 160
