@@ -63,9 +63,14 @@ word_delay_ms = 3
 """
 
 
-def load(text: str, folder: Path, **said: object) -> Config:
+def written(folder: Path, text: str) -> Path:
     file = folder / "vivavoce.toml"
     file.write_text(text, encoding="utf-8")
+    return file
+
+
+def load(text: str, folder: Path, **said: object) -> Config:
+    file = written(folder, text)
     return load_config(file, environ={}, overrides=Overrides(**said))  # type: ignore[arg-type]  # a table's values
 
 
@@ -389,3 +394,31 @@ def test_the_example_of_the_manual_loads(tmp_path: Path) -> None:
     config = load(example, tmp_path)
     assert [deployment.name for deployment in config.deployments] == ["gpt-4o-realtime-preview", "bank-teller"]
     assert config.unused_engines() == ()
+
+
+ENGINE = '[engine.far]\nkind = "language_model"\ntype = "openai_compatible"\nmodel = "m"\n'
+
+
+def test_an_option_of_an_engine_comes_from_the_environment(tmp_path: Path) -> None:
+    path = written(tmp_path, ENGINE + 'api_key_env = "UPSTREAM"\n')
+    config = load_config(path, environ={"UPSTREAM": "sesame"})
+    assert config.engines["far"].options == {"model": "m", "api_key": "sesame"}
+    assert "sesame" not in repr(config)
+
+
+@pytest.mark.parametrize(
+    ("line", "environ", "problem"),
+    [
+        ('api_key_env = "UPSTREAM"', {}, "the environment variable UPSTREAM is not set"),
+        ('api_key_env = "UPSTREAM"', {"UPSTREAM": ""}, "the environment variable UPSTREAM is not set"),
+        ("api_key_env = 1", {"1": "x"}, "expected the name of an environment variable"),
+        ('api_key_env = "A"\napi_key = "b"', {"A": "x"}, "api_key is given too: name one of them"),
+    ],
+)
+def test_faults_of_an_option_from_the_environment(
+    line: str, environ: dict[str, str], problem: str, tmp_path: Path
+) -> None:
+    path = written(tmp_path, ENGINE + line)
+    with pytest.raises(ConfigError) as raised:
+        load_config(path, environ=environ)
+    assert (raised.value.path, raised.value.problem) == ("engine.far.api_key_env", problem)

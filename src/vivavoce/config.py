@@ -39,6 +39,9 @@ API_KEY_VARIABLE: Final = "VIVAVOCE_API_KEY"
 
 _SPEECH_MODEL_STANDS_FOR: Final[tuple[EngineKind, ...]] = ("language_model", "synthesizer")
 
+_FROM_ENVIRONMENT: Final = "_env"
+"""Ends an engine's option whose value is in the environment variable that it names."""
+
 _KEY: Final = re.compile(r"[\x21-\x7e]+")
 _ENGINE_NAME: Final = re.compile(r"[A-Za-z0-9_-]{1,64}")
 _DEPLOYMENT_NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
@@ -246,7 +249,7 @@ def load_config(path: Path | None, *, environ: Mapping[str, str], overrides: Ove
         server=_override_tls(_override_server(server, overrides), overrides, base),
         resource=msgspec.structs.replace(resource, keys=_keys(resource.keys, environ, overrides)),
         deployments=_deployments(table),
-        engines=_engines(table),
+        engines=_engines(table, environ),
         base=base,
     )
 
@@ -403,7 +406,7 @@ class _Waiting(msgspec.Struct, frozen=True, kw_only=True):
     max_waiting: Annotated[int, msgspec.Meta(ge=0)] = MAX_WAITING
 
 
-def _engines(table: Mapping[str, Any]) -> Mapping[str, EngineSettings]:
+def _engines(table: Mapping[str, Any], environ: Mapping[str, str]) -> Mapping[str, EngineSettings]:
     engines: dict[str, EngineSettings] = {}
     for name, entry in _table(table, "engine").items():
         path = f"engine.{name}"
@@ -423,11 +426,31 @@ def _engines(table: Mapping[str, Any]) -> Mapping[str, EngineSettings]:
         engines[name] = EngineSettings(
             kind=head.kind,
             type=head.type,
-            options={key: value for key, value in entry.items() if key not in ours},
+            options=_with_environment(
+                {key: value for key, value in entry.items() if key not in ours}, environ, path
+            ),
             max_concurrent=head.max_concurrent,
             max_waiting=waiting.max_waiting,
         )
     return engines
+
+
+def _with_environment(options: Mapping[str, Any], environ: Mapping[str, str], path: str) -> dict[str, Any]:
+    """``api_key_env = "NAME"`` stands for ``api_key`` with the value of that variable, and so for every option."""
+    resolved: dict[str, Any] = {}
+    for key, value in options.items():
+        option = key.removesuffix(_FROM_ENVIRONMENT)
+        if option in ("", key):
+            resolved[key] = value
+            continue
+        if option in options:
+            raise ConfigError(f"{path}.{key}", f"{option} is given too: name one of them")
+        if not isinstance(value, str) or not value:
+            raise ConfigError(f"{path}.{key}", "expected the name of an environment variable")
+        if not environ.get(value):
+            raise ConfigError(f"{path}.{key}", f"the environment variable {value} is not set")
+        resolved[option] = environ[value]
+    return resolved
 
 
 # ------------------------------------------------------------------------------------------ errors with a path
