@@ -63,6 +63,7 @@ HEAVY: Final[dict[str, tuple[str, ...]]] = {
     "aiohttp": ("server", "demo", "record", "testing", "engines"),
     "espeakng_loader": ("engines.builtin",),
     "faster_whisper": ("engines.faster_whisper_worker",),
+    "httpx": ("engines.openai_compatible",),
     "numpy": ("audio", "engines", "runtime", "demo", "testing"),
     "kokoro_onnx": ("engines.kokoro_worker",),
     "llama_cpp": ("engines.llama_cpp_worker",),
@@ -82,6 +83,7 @@ LAZY: Final[dict[str, tuple[str, ...]]] = {
     "bpe_openai": (),
     "espeakng_loader": (),
     "faster_whisper": (),
+    "httpx": (),
     "kokoro_onnx": (),
     "llama_cpp": (),
     "onnxruntime": (),
@@ -154,12 +156,17 @@ def within(name: str, place: str) -> bool:
     return name == place or name.startswith(f"{place}.")
 
 
+def _for_checkers(node: ast.AST) -> bool:
+    """``if TYPE_CHECKING:``, which never runs."""
+    return isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING" and not node.orelse
+
+
 def imports(module: Module) -> Iterator[Import]:
     """Every import, also those for type checkers only and those by a constant name at run time."""
     lazy = {
         id(inner)
         for node in ast.walk(module.tree)
-        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef) or _for_checkers(node)
         for inner in ast.walk(node)
     }
     for node in ast.walk(module.tree):
@@ -389,6 +396,7 @@ BAD: Final[list[tuple[Rule, str, str]]] = [
     (heavy, "engines.builtin.silero_vad", "def f():\n    import onnxruntime"),
     (heavy, "engines.builtin.pocketsphinx", "from pocketsphinx import Decoder"),
     (heavy, "audio.resample", "import soxr"),
+    (heavy, "engines.openai_compatible.upstream", "if not TYPE_CHECKING:\n    import httpx"),
     (heavy, "gateway.auth", "from rich.console import Console"),
     (heavy, "server.app", "import typer"),
     (relative, "core.session", "from . import turns"),
@@ -410,6 +418,7 @@ GOOD: Final[list[tuple[Rule, str, str]]] = [
     (arrows, "server.app", "from vivavoce.core.session import Session\nfrom vivavoce.wire import errors"),
     (arrows, "core.session", "from vivavoce.audio.formats import Clip\nfrom vivavoce.wire import items"),
     (arrows, "testing.runner", "import vivavoce.server.app\nfrom vivavoce import demo"),
+    (heavy, "engines.openai_compatible.upstream", "if TYPE_CHECKING:\n    import httpx"),
     (heavy, "engines.builtin.pocketsphinx_worker", "def work():\n    from pocketsphinx import Decoder"),
     (owners, "runtime.driver", "async def f():\n    group.create_task(g())"),
     (owners, "runtime.driver", "class A:\n    def f(self):\n        self._task = self._loop.create_task(g())"),
