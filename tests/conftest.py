@@ -22,7 +22,7 @@ settings.register_profile(
 settings.load_profile("ci" if os.environ.get("CI") else "dev")
 
 # Modules of these folders are used in others too: the fake server, the table of the preview dialect, tiny models.
-sys.path += [str(Path(__file__).parent / folder) for folder in ("server", "compat", "models")]
+sys.path += [str(Path(__file__).parent / folder) for folder in ("server", "compat", "models", "engines", "clients")]
 
 # The package of the extra ``noise-reduction`` is made for these alone.
 _REDUCES_NOISE: Final = sys.platform == "linux" and platform.machine() in ("x86_64", "aarch64")
