@@ -33,6 +33,10 @@ from vivavoce.engines.builtin.pocketsphinx import PocketsphinxOptions
 from vivavoce.engines.faster_whisper import FasterWhisperOptions
 from vivavoce.engines.kokoro import DEFAULT_VOICES, KokoroOptions
 from vivavoce.engines.llama_cpp import LlamaOptions
+from vivavoce.engines.openai_compatible.language_model import LanguageModelOptions
+from vivavoce.engines.openai_compatible.speech_model import SpeechModelOptions
+from vivavoce.engines.openai_compatible.synthesizer import SynthesizerOptions
+from vivavoce.engines.openai_compatible.transcriber import TranscriberOptions
 from vivavoce.engines.piper import PiperOptions
 from vivavoce.engines.registry import ENGINE_KINDS, Registry
 from vivavoce.engines.sherpa_onnx_asr import OFFLINE, STREAMING, ModelType, SherpaOnnxOptions
@@ -262,6 +266,23 @@ def test_the_page_of_sherpa_onnx_has_every_type_of_model(mode: str, kinds: dict[
         for kind in re.findall("`(.+?)`", row[1])
     }
     assert told == {name: kind.files for name, kind in kinds.items()}
+
+
+@pytest.mark.parametrize(
+    ("options", "kinds"),
+    [
+        (LanguageModelOptions, ("All kinds:", "`language_model` and `speech_model`:")),
+        (SpeechModelOptions, ("All kinds:", "`language_model` and `speech_model`:", "`speech_model` alone:")),
+        (TranscriberOptions, ("All kinds:", "`transcriber`:")),
+        (SynthesizerOptions, ("All kinds:", "`synthesizer`:")),
+    ],
+)
+def test_the_page_of_openai_compatible_has_every_option(
+    options: type[msgspec.Struct], kinds: tuple[str, ...]
+) -> None:
+    text = section(ROOT / "docs/how-to/openai-compatible.md", "Options")
+    named = [name for kind in kinds for name in first_column(text.partition(f"{kind}\n")[2].partition("|\n\n")[0])]
+    assert sorted(named) == sorted(options.__struct_fields__)
 
 
 # ------------------------------------------------------------------------------------------ events and errors
