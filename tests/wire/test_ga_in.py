@@ -45,6 +45,7 @@ FULL: Final[dict[str, dict[str, Any]]] = {
                         "silence_duration_ms": 700,
                         "create_response": False,
                         "interrupt_response": False,
+                        "idle_timeout_ms": 5000,
                     },
                 },
                 "output": {"format": {"type": "audio/pcma"}, "voice": "cedar", "speed": 0.5},
@@ -127,7 +128,9 @@ def test_a_whole_session() -> None:
             input_audio_format="pcm16",
             output_audio_format="g711_alaw",
             input_audio_transcription=sc.Transcription("whisper-1", "en", "names"),
-            turn_detection=sc.ServerVad(0.25, 100, 700, create_response=False, interrupt_response=False),
+            turn_detection=sc.ServerVad(
+                0.25, 100, 700, create_response=False, interrupt_response=False, idle_timeout_ms=5000
+            ),
             input_audio_noise_reduction="near_field",
             tools=(sc.FunctionTool("look", "Looks.", {"type": "object"}),),
             tool_choice=sc.NamedFunction("look"),
@@ -159,6 +162,7 @@ def test_turn_detection() -> None:
         return update(audio={"input": {"turn_detection": fields}}).turn_detection
 
     assert detect(type="server_vad") == sc.ServerVad(silence_duration_ms=200)
+    assert detect(type="server_vad", idle_timeout_ms=None) == sc.ServerVad()
     assert detect(type="semantic_vad", eagerness="low") == sc.SemanticVad("low")
     assert detect(type="none") is None
 

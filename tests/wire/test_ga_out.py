@@ -146,6 +146,8 @@ FRAMES: Final[list[tuple[se.ServerEvent, str | None, dict[str, Any]]]] = [
     (se.InputAudioCleared(), "input_audio_buffer.cleared", {}),
     (se.SpeechStarted(20, "i1"), "input_audio_buffer.speech_started", {"audio_start_ms": 20, "item_id": "i1"}),
     (se.SpeechStopped(30, "i1"), "input_audio_buffer.speech_stopped", {"audio_end_ms": 30, "item_id": "i1"}),
+    (se.IdleTimedOut(20, 30, "i1"), "input_audio_buffer.timeout_triggered",
+     {"audio_start_ms": 20, "audio_end_ms": 30, "item_id": "i1"}),
     (se.ResponseCreated(response()), "response.created", {"response": RESPONSE}),
     (se.ResponseDone(response()), "response.done", {"response": RESPONSE}),
     (se.RateLimitsUpdated("created", LIMITS), None, {}),
@@ -237,6 +239,8 @@ def test_settings() -> None:
             "interrupt_response": True,
         },
     }
+    waits = shown(turn_detection=sc.ServerVad(idle_timeout_ms=5000))["audio"]["input"]["turn_detection"]
+    assert waits == {**VAD, "idle_timeout_ms": 5000}
     assert shown(turn_detection=None)["audio"]["input"]["turn_detection"] is None
     spoken = shown(output_audio_format="g711_alaw", voice="cedar", speed=1.5)["audio"]["output"]
     assert spoken == {"format": {"type": "audio/pcma"}, "voice": "cedar", "speed": 1.5}

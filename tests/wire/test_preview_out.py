@@ -591,7 +591,7 @@ BY_PROFILE: Final[list[tuple[str, se.ServerEvent, dict[str, Any] | None]]] = [
         )
     ),
 ]
-SILENT: Final[list[se.ServerEvent]] = [se.ItemDone(None, MESSAGE)]
+SILENT: Final[list[se.ServerEvent]] = [se.ItemDone(None, MESSAGE), se.IdleTimedOut(0, 0, "item_1")]
 """Events that the preview dialect does not have."""
 
 

@@ -104,6 +104,8 @@ class Responses:
     ) -> None:
         self.default: Run | None = None
         self.apart: dict[str, Run] = {}
+        self.spoken_ms: int | None = None
+        """Audio of the last response of the conversation; None when it was cut short, or made nothing."""
         self._settling = 0
         """Responses that are over and whose rate limits are still to be told."""
         self._model = model
@@ -295,6 +297,8 @@ class Responses:
         untouched = status in ("cancelled", "failed") and run.output.untouched
         counted = se.Usage() if untouched else run.usage
         self._journal.emit(se.ResponseDone(self._describe(run, status, details, counted)))
+        if run.in_band:
+            self.spoken_ms = None if status in ("cancelled", "failed") else run.audio_ticks // TICKS_PER_MS
         self._release(run, tell=not untouched, tokens=counted.total)
 
     def _release(self, run: Run, *, tell: bool, tokens: int = 0) -> None:

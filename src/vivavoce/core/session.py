@@ -29,6 +29,8 @@ from vivavoce.core import contract as c
 from vivavoce.core import settings, turns, usage
 from vivavoce.core.context import Entry, ResponsePlan, chosen, plan_response
 from vivavoce.core.conversation import Conversation
+from vivavoce.core.deadlines import Deadlines
+from vivavoce.core.entries import check_audio, entry_of
 from vivavoce.core.ids import Ids
 from vivavoce.core.input_audio import InputAudio
 from vivavoce.core.journal import Journal
@@ -104,7 +106,8 @@ class Session:
         self.config = config
         self._first_config = config
         self.phase = Phase.OPEN
-        self.next_deadline = now + identity.lifetime_s
+        self._deadlines = Deadlines(now + identity.lifetime_s)
+        self.next_deadline = self._deadlines.expiry
         self._identity = identity
         self._ids = Ids(identity.seed)
         self._id = self._ids.next("sess")
@@ -220,6 +223,7 @@ class Session:
                 self._responses.denied(event)
             case c.QuotaSettled():
                 self._responses.settled()
+                self._wait_for_speech(now)
                 self._journal.emit(se.RateLimitsUpdated("done", event.rate_limits))
             case c.UsageReported():
                 self._responses.used(event)
@@ -259,6 +263,7 @@ class Session:
         listens_anew = not settings.listens_alike(merged, self.config)
         self.config = merged
         self._apply_turn_detection()
+        self.next_deadline = self._deadlines.next(self.config.turn_detection)
         if self._owed is not None and not self._owed.asked and not self._responds:
             self._owed = None
         if listens_anew:
@@ -282,7 +287,11 @@ class Session:
             self._journal.ask(c.ResetVad())
 
     def _time_passed(self, now: float) -> None:
-        if now >= self.next_deadline:
+        if now < self.next_deadline:
+            return
+        if now < self._deadlines.expiry:
+            self._idle_timed_out()
+        else:
             error = errors.session_expired(self._identity.lifetime_s)
             self._journal.emit(se.ErrorRaised(error))
             self._close(CLOSE_GOING_AWAY, error.message)
@@ -362,6 +371,7 @@ class Session:
 
     def _turn_began(self, began: turns.Began, end_tick: int, vad: sc.TurnDetection) -> None:
         item_id = self._ids.next("item")
+        self.next_deadline = self._deadlines.speech()
         began = turns.Began(max(began.from_tick, self._audio.kept_from))
         self._turn = turns.begin(began, item_id)
         self._journal.emit(se.SpeechStarted(began.from_tick // TICKS_PER_MS, item_id))
@@ -398,6 +408,7 @@ class Session:
                 self._forget_idle_audio(self._audio.clock)
             case turns.Quiet() | turns.Off():
                 clip = self._audio.commit(max(self._audio.uncommitted_from, self._audio.kept_from))
+                self.next_deadline = self._deadlines.speech()
                 item_id = self._ids.next("item")
                 self._open_utterance(item_id, self._audio.clock)
                 self._journal.ask(c.FeedUtterance(item_id, clip))
@@ -409,7 +420,29 @@ class Session:
         """A turn that begins from ``tick`` on reaches back as far as its padding."""
         vad = self.config.turn_detection
         if vad is not None:
-            self._audio.keep_from(tick - vad.prefix_padding_ms * TICKS_PER_MS)
+            reach, silent_from = tick - vad.prefix_padding_ms * TICKS_PER_MS, self._deadlines.silent_from
+            self._audio.keep_from(reach if silent_from is None or reach < silent_from else silent_from)
+
+    def _wait_for_speech(self, now: float) -> None:
+        """A response may have ended: somebody else may speak now."""
+        spoken_ms, self._responses.spoken_ms = self._responses.spoken_ms, None
+        if spoken_ms is not None and isinstance(self._turn, turns.Quiet) and self._owed is None:
+            self._deadlines.heard(now, self._audio.clock, spoken_ms)
+            self.next_deadline = self._deadlines.next(self.config.turn_detection)
+
+    def _idle_timed_out(self) -> None:
+        end = self._audio.clock
+        start = min(max(self._deadlines.silent_from or 0, self._audio.uncommitted_from), end)
+        self.next_deadline = self._deadlines.speech()
+        item_id = self._ids.next("item")
+        self._journal.emit(se.IdleTimedOut(start // TICKS_PER_MS, end // TICKS_PER_MS, item_id))
+        self._open_utterance(item_id, start)
+        self._feed_utterance(item_id, end)
+        clip = self._audio.cut(start, end)
+        self._audio.committed(end)
+        self._add_user_audio(item_id, clip)
+        if self._responds:
+            self._owed = Owed(self._ids.next("resp"), sc.ResponseOptions(), None, asked=False)
 
     def _clear(self) -> None:
         self._drop_turn()
@@ -516,7 +549,7 @@ class Session:
     # --------------------------------------------------------------------------------------- conversation
 
     def _item_create(self, event: ce.ItemCreate) -> None:
-        self._check_audio(event.item, "item")
+        check_audio(event.item, "item", self._input_format)
         self._conversation.check_place(event.previous_item_id)
         if event.item.id and self._is_taken(event.item.id):
             raise errors.duplicate_item(event.item.id)
@@ -559,45 +592,8 @@ class Session:
             raise errors.unknown_tool_call(call_id, param)
 
     def _entry(self, item: items.Item) -> Entry:
-        """What a client sent, as an entry: ids filled in, audio set apart. Raises ClientFault."""
-        clips: dict[int, Clip] = {}
-        heard: dict[int, str] = {}
-        item_id = item.id or self._ids.next("item")
-        if isinstance(item, items.MessageItem):
-            parts: list[items.Part] = []
-            for i, part in enumerate(item.content):
-                if isinstance(part, items.InputAudioPart):
-                    clip = self._clip(part)
-                    if clip.segments:
-                        clips[i] = clip
-                    if part.transcript is not None:
-                        heard[i] = part.transcript
-                    part = items.InputAudioPart(transcript=part.transcript)
-                parts.append(part)
-            item = items.MessageItem(item_id, item.role, tuple(parts))
-        elif isinstance(item, items.FunctionCallItem):
-            item = structs.replace(item, id=item_id, call_id=item.call_id or self._ids.next("call"))
-        else:
-            item = structs.replace(item, id=item_id)
-        return Entry(
-            item,
-            clips=MappingProxyType(clips),
-            heard=MappingProxyType(heard),
-            text_tokens=self._tokens.item(item)
-            + sum(self._tokens.text(text) for i, text in heard.items() if i not in clips),
-            audio_tokens=sum(usage.user_audio_tokens(clip.ticks) for clip in clips.values()),
-        )
-
-    def _check_audio(self, item: items.ContextItem, path: str) -> None:
-        """Values are checked before anything that depends on the state (protocol section 6). Raises ClientFault."""
-        fmt = self._input_format
-        for i, part in enumerate(item.content if isinstance(item, items.MessageItem) else ()):
-            if isinstance(part, items.InputAudioPart):
-                param = f"{path}.content[{i}].audio"
-                if part.undecodable or len(part.audio) % fmt.sample_bytes:
-                    raise errors.invalid_audio(param, fmt.value)
-                if not part.audio and part.transcript is None:
-                    raise errors.invalid_audio(param, fmt.value, "empty bytes")
+        """Raises ClientFault when there is no room for its audio."""
+        return entry_of(item, self._ids, self._tokens, self._clip)
 
     def _clip(self, part: items.InputAudioPart) -> Clip:
         fmt = self._input_format
@@ -611,7 +607,7 @@ class Session:
             raise errors.no_responses_here()
         in_band = options.conversation == "auto"
         for item, path in (*options.placed_input, *options.placed_append):
-            self._check_audio(item, path)
+            check_audio(item, path, self._input_format)
         if in_band and self._owed is not None and self._owed.asked:
             raise errors.active_response(self._owed.response_id)
         if not (in_band and options.cancel_previous):
@@ -653,6 +649,8 @@ class Session:
     def _start_response(
         self, response_id: str, options: sc.ResponseOptions, context: tuple[Entry, ...] | None
     ) -> None:
+        if options.conversation == "auto":
+            self.next_deadline = self._deadlines.speech()
         plan = self._plan(response_id, options, self._conversation.snapshot() if context is None else context)
         self._responses.create(plan, metadata=options.metadata)
 

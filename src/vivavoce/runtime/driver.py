@@ -87,6 +87,8 @@ class Driver:
         self._handling = False
         self._loop = asyncio.get_running_loop()
         self._tasks: set[asyncio.Task[None]] = set()
+        self._alarm: asyncio.TimerHandle | None = None
+        self._alarm_at = 0.0
         self._fallen = False
         self._forgiven: set[str] = set()
         self._responses: dict[str, asyncio.Task[None]] = {}
@@ -136,13 +138,13 @@ class Driver:
                 recognised=self._timings.recognised,
                 words_guessed=self._allowance is not None,
             )
-            alarm = self._loop.call_at(self._session.next_deadline, self.post, c.TimePassed())
+            self._set_alarm()
             try:
                 self._perform_all(self._session.open())
                 yield
             finally:
-                alarm.cancel()
                 self.post(c.ShutDown(CLOSE_GOING_AWAY, ""))
+                self._cancel_alarm()
                 self._listener.close()
                 for task in self._tasks:
                     task.cancel()
@@ -270,11 +272,29 @@ class Driver:
         try:
             while self._inbox:
                 self._perform_all(self._session.receive(self._inbox.popleft(), self._loop.time()))
+            if self._session.next_deadline != self._alarm_at:
+                self._set_alarm()
         except Exception as bug:
             self._inbox.clear()
             self._fall(bug)
         finally:
             self._handling = False
+
+    def _set_alarm(self) -> None:
+        self._cancel_alarm()
+        self._alarm_at = self._session.next_deadline
+        self._alarm = self._loop.call_at(self._alarm_at, self._ring)
+
+    def _cancel_alarm(self) -> None:
+        if self._alarm is not None:
+            self._alarm.cancel()
+
+    def _ring(self) -> None:
+        if self._loop.time() < self._alarm_at:
+            # The clock of the loop is coarser than the deadline.
+            self._set_alarm()
+        else:
+            self.post(c.TimePassed())
 
     def _fall(self, bug: Exception) -> None:
         """We do not know what state the session is in: it ends, and says no more than that."""

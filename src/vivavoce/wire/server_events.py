@@ -187,6 +187,14 @@ class SpeechStopped(msgspec.Struct, frozen=True):
     item_id: str
 
 
+class IdleTimedOut(msgspec.Struct, frozen=True):
+    """Nobody spoke for long after an answer; what came in meanwhile becomes an item."""
+
+    audio_start_ms: int
+    audio_end_ms: int
+    item_id: str
+
+
 class ResponseCreated(msgspec.Struct, frozen=True):
     response: Response
 
@@ -314,6 +322,7 @@ ServerEvent: TypeAlias = (
     | InputAudioCleared
     | SpeechStarted
     | SpeechStopped
+    | IdleTimedOut
     | ResponseCreated
     | ResponseDone
     | RateLimitsUpdated

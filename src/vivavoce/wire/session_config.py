@@ -45,6 +45,8 @@ class ServerVad(msgspec.Struct, frozen=True):
     silence_duration_ms: int = 200
     create_response: bool = True
     interrupt_response: bool = True
+    idle_timeout_ms: int | None = None
+    """Silence after an answer has been heard, until the assistant speaks again; None to wait for ever."""
 
 
 class SemanticVad(msgspec.Struct, frozen=True):

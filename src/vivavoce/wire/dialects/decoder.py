@@ -123,6 +123,7 @@ def server_vad(shape: shapes.ServerVadIn, default: sc.ServerVad) -> sc.ServerVad
         silence_duration_ms=or_(shape.silence_duration_ms, default.silence_duration_ms),
         create_response=or_(shape.create_response, default.create_response),
         interrupt_response=or_(interrupts, default.interrupt_response),
+        idle_timeout_ms=default.idle_timeout_ms,
     )
 
 

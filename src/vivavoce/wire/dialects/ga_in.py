@@ -90,8 +90,8 @@ def _transcription_session(shape: own.TranscriptionSessionIn) -> sc.SessionPatch
 
 def _turn_detection(shape: own.TurnDetectionIn | UnsetType | None) -> sc.TurnDetection | UnsetType | None:
     match shape:
-        case shapes.InterruptingServerVadIn():
-            return server_vad(shape, sc.ServerVad())
+        case own.TimingServerVadIn():
+            return server_vad(shape, sc.ServerVad(idle_timeout_ms=or_(shape.idle_timeout_ms, None)))
         case shapes.SemanticVadIn():
             return semantic_vad(shape)
         case shapes.NoTurnDetectionIn() | None:

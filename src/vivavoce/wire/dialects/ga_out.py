@@ -263,7 +263,7 @@ def _turn_detection(vad: sc.TurnDetection | None) -> dict[str, Any] | None:
                 "threshold": vad.threshold,
                 "prefix_padding_ms": vad.prefix_padding_ms,
                 "silence_duration_ms": vad.silence_duration_ms,
-                "idle_timeout_ms": None,
+                "idle_timeout_ms": vad.idle_timeout_ms,
                 "create_response": vad.create_response,
                 "interrupt_response": vad.interrupt_response,
             }
@@ -345,6 +345,7 @@ _PLAIN: Final[dict[type, str]] = {
     se.InputAudioCleared: "input_audio_buffer.cleared",
     se.SpeechStarted: "input_audio_buffer.speech_started",
     se.SpeechStopped: "input_audio_buffer.speech_stopped",
+    se.IdleTimedOut: "input_audio_buffer.timeout_triggered",
     se.TextDelta: "response.output_text.delta",
     se.TextDone: "response.output_text.done",
     se.TranscriptDelta: "response.output_audio_transcript.delta",

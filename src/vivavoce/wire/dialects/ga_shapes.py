@@ -66,7 +66,13 @@ class PcmaIn(Shape, tag_field="type", tag="audio/pcma", kw_only=True):
 
 
 FormatIn: TypeAlias = PcmIn | PcmuIn | PcmaIn
-TurnDetectionIn: TypeAlias = InterruptingServerVadIn | SemanticVadIn | NoTurnDetectionIn
+
+
+class TimingServerVadIn(InterruptingServerVadIn, tag="server_vad", kw_only=True):
+    idle_timeout_ms: Annotated[int, Meta(ge=5_000, le=30_000)] | UnsetType | None = UNSET
+
+
+TurnDetectionIn: TypeAlias = TimingServerVadIn | SemanticVadIn | NoTurnDetectionIn
 
 
 class NamedToolIn(Shape, kw_only=True):

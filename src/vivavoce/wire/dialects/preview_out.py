@@ -86,7 +86,7 @@ class PreviewEncoder:
                     "previous_item_id": event.previous_item_id,
                     "item": item_out(event.item),
                 }
-            case se.ItemDone():
+            case se.ItemDone() | se.IdleTimedOut():
                 return None
             case se.TranscriptionDelta():
                 if not self._profile.of_2025:
