@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from error_cases import ErrorCase, error_cases
+from ga_coverage import GA_TABLE, measure_ga
 from preview_coverage import Coverage, Row, measure
 from preview_table import ORDER, Direction, Shape, load_table
 
@@ -43,6 +44,10 @@ def compatibility(coverage: Coverage) -> str:
         "### Client events\n\n" + _coverage_table(coverage, "client"),
         "### Server events\n\n" + _coverage_table(coverage, "server"),
         *_missing(coverage),
+        say["ga_coverage"],
+        f"**{ga_summary()}**\n",
+        "### Client events of GA\n\n" + _ga_table("client"),
+        "### Server events of GA\n\n" + _ga_table("server"),
         "## What does not apply\n\n" + _not_applicable(),
         say["profiles"] + _profiles(),
         say["differences"] + _differences(),
@@ -56,6 +61,25 @@ def summary(coverage: Coverage) -> str:
     """How much is covered, in a sentence; 100 % means all of it."""
     covered = sum(row.covered for row in coverage.rows)
     return f"{covered} of {len(coverage.rows)} fields are covered: {100 * covered // len(coverage.rows)} %."
+
+
+def ga_summary() -> str:
+    """As :func:`summary`, of the GA dialect."""
+    missing = measure_ga().missing
+    covered = sum(not what for what in missing.values())
+    return f"{covered} of {len(missing)} fields are covered: {100 * covered // len(missing)} %."
+
+
+def _ga_table(direction: Direction) -> str:
+    missing = measure_ga().missing
+    table = load_table(GA_TABLE)
+    lines = []
+    for shape in table.of(direction):
+        event = table.events.get((direction, shape.name)) is shape
+        fields_ = [one for one in shape.fields.values() if not event or one.name not in ("type", "event_id")]
+        names = [f"**`{one.name}`**" if missing[f"{direction} {one}"] else f"`{one.name}`" for one in fields_]
+        lines.append([f"`{shape.name}`" if event else shape.name, ", ".join(names)])
+    return _table(["event, or object in events", "fields"], lines)
 
 
 def _coverage_table(coverage: Coverage, direction: Direction) -> str:

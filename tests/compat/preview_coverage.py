@@ -212,10 +212,11 @@ def _server_obligations(one: Field, shape: Shape) -> Iterator[tuple[str | None, 
         yield None, "present"
         yield None, "absent"
     yield from ((None, value) for value in one.values)
-    yield from ((None, mark) for mark in _marks_of(one.types))
+    yield from ((None, mark) for mark in marks_of(one.types))
 
 
-def _marks_of(types: tuple[Any, ...]) -> Iterator[str]:
+def marks_of(types: tuple[Any, ...]) -> Iterator[str]:
+    """What must be seen of a field with these types."""
     for one in types:
         match one:
             case Literally(text):
@@ -226,7 +227,7 @@ def _marks_of(types: tuple[Any, ...]) -> Iterator[str]:
                 yield "null"
             case ArrayOf(items):
                 yield "[...]"
-                yield from _marks_of(items)
+                yield from marks_of(items)
             case MapOf():
                 yield "{...}"
             case _:

@@ -1,7 +1,7 @@
-"""The preview dialect as a table, and a strict validator of events made of it.
+"""A dialect as a table, and a strict validator of events made of it.
 
-``preview.toml`` says what exists; nothing here knows an event by name. :meth:`Table.problems` compares one event
-with the table: unknown keys, missing keys, types, values and ranges, as a profile has them.
+``preview.toml`` and ``ga.toml`` say what exists; nothing here knows an event by name. :meth:`Table.problems`
+compares one event with the table: unknown keys, missing keys, types, values and ranges, as a profile has them.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any, Final, Literal, TypeAlias
 
-from vivavoce.wire.dialects.profiles import PROFILES
+from vivavoce.wire.dialects.profiles import GA_PROFILES, PROFILES
 
 TABLE: Final = Path(__file__).with_name("preview.toml")
 ORDER: Final = tuple(PROFILES)
@@ -156,8 +156,9 @@ class Shape:
 
 
 def reaches(profile: str, since: str) -> bool:
-    """``profile`` is ``since`` or later."""
-    return ORDER.index(profile) >= ORDER.index(since)
+    """``profile`` is ``since`` or later, in its dialect."""
+    order = tuple(GA_PROFILES) if profile in GA_PROFILES else ORDER
+    return since == ORDER[0] or order.index(profile) >= order.index(since)
 
 
 Mark: TypeAlias = tuple[Field, str]
@@ -195,7 +196,7 @@ class Table:
 
 @cache
 def load_table(path: Path = TABLE) -> Table:
-    """The table of the preview dialect. Raises ValueError when it contradicts itself."""
+    """The table of a dialect, unless given of the preview. Raises ValueError when it contradicts itself."""
     raw = tomllib.loads(path.read_text(encoding="utf-8"))
     events: dict[tuple[Direction, str], Shape] = {}
     shapes: dict[tuple[Direction, str], Shape] = {}
