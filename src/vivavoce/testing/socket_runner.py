@@ -7,6 +7,7 @@ the server answers in order, so what stands before the error that names this eve
 
 from __future__ import annotations
 
+import asyncio
 import json
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -170,6 +171,9 @@ class _SocketRunner:
                     await self._socket.send_bytes(command.data)
             case s.MoveClock():
                 virtual_time.advance(command.seconds)
+                # Timers run at the end of a turn of the loop; before the next line is read they must have run.
+                for _ in range(2):
+                    await asyncio.sleep(0)
             case s.Heard():
                 logprobs = (
                     [base.TokenLogprob(*token) for token in command.tokens()]
