@@ -41,6 +41,7 @@ from vivavoce.engines.piper import PiperOptions
 from vivavoce.engines.registry import ENGINE_KINDS, Registry
 from vivavoce.engines.sherpa_onnx_asr import OFFLINE, STREAMING, ModelType, SherpaOnnxOptions
 from vivavoce.engines.sherpa_onnx_tts import SherpaOptions
+from vivavoce.engines.upstream_realtime import Options as RelayOptions
 from vivavoce.gateway.deployments import build_engines
 from vivavoce.wire import errors
 from vivavoce.wire.dialects import ga_out, ga_shapes, preview_out
@@ -172,7 +173,9 @@ def test_toml_is_accepted(block: Block, tmp_path: Path) -> None:
     else:
         file = tmp_path / "vivavoce.toml"
         file.write_text(block.text)
-        config = load_config(file, environ={})
+        tables = table.get("engine", {}).values()
+        named = [value for engine in tables for option, value in engine.items() if option.endswith("_env")]
+        config = load_config(file, environ=dict.fromkeys(named, "a-key"))
         registry = Registry.installed()
         ours = all(engine.type in registry.names(engine.kind) for engine in config.engines.values())
         if ours and not any(FILES & engine.options.keys() for engine in config.engines.values()):
@@ -283,6 +286,11 @@ def test_the_page_of_openai_compatible_has_every_option(
     text = section(ROOT / "docs/how-to/openai-compatible.md", "Options")
     named = [name for kind in kinds for name in first_column(text.partition(f"{kind}\n")[2].partition("|\n\n")[0])]
     assert sorted(named) == sorted(options.__struct_fields__)
+
+
+def test_the_page_of_the_relay_has_every_option() -> None:
+    table = section(ROOT / "docs/how-to/relay-to-a-real-service.md", "Options")
+    assert sorted(first_column(table)) == sorted(RelayOptions.__struct_fields__)
 
 
 # ------------------------------------------------------------------------------------------ events and errors

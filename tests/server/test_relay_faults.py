@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import time
 from collections.abc import Awaitable, Callable
 from typing import Any, Final
 
@@ -471,16 +472,22 @@ async def test_a_session_more_than_there_are_connections_is_told() -> None:
         assert len(upstream.connections) == 1
 
 
+@pytest.mark.parametrize(("left_s", "connections"), [(0.5, 2), (-5.0, 1), (1800.0, 1)])
 async def test_a_session_that_ends_soon_is_renewed_before_the_next_response(
-    monkeypatch: pytest.MonkeyPatch,
+    left_s: float, connections: int
 ) -> None:
-    monkeypatch.setattr("vivavoce.engines.upstream_realtime_link.RENEW_S", 1e12)
-    async with ScriptedUpstream(well).serving() as upstream:
+    async with ScriptedUpstream(well).serving() as upstream, relaying(upstream.port) as (server, relay):
         assert upstream.greeting is not None
-        upstream.greeting["session"]["expires_at"] = 2_000_000_000
-        async with relaying(upstream.port) as (server, _), session(server) as wire:
-            assert [seen(await ask(wire)) for _ in range(2)] == [DONE, DONE]
-            assert len(upstream.connections) == 2
+        upstream.greeting["session"]["expires_at"] = time.time() + left_s
+        async with session(server) as wire:
+            assert seen(await ask(wire)) == DONE
+            [seat] = relay._seats.values()
+            link = seat.link
+            assert link is not None
+            if connections > 1:
+                await eventually(lambda: link.old)
+            assert (await ask(wire))["status"] == "completed"
+            assert len(upstream.connections) == connections
 
 
 async def test_a_sample_may_be_cut_in_two() -> None:

@@ -52,7 +52,7 @@ MAX_MESSAGE_BYTES: Final = 32 * 1024 * 1024
 CANCEL_S: Final = 5.0
 """Seconds that a cancelled response may take to end before the connection is given up."""
 RENEW_S: Final = 90.0
-"""Seconds before the end of an upstream session at which no more responses are begun in it."""
+"""Seconds before the end of an upstream session, at most a quarter of it, in which no more responses begin."""
 _CLOSE_S: Final = 1.0
 _AHEAD: Final = 4096
 """Deltas that may wait for whoever takes a response; the upstream server is not read further then."""
@@ -162,9 +162,10 @@ class Link:
         if greeting.type != "session.created" or greeting.session is None:
             raise _nonsense()
         self.session_id = _code(greeting.session.id)
-        ends = greeting.session.expires_at
-        if ends:
-            self._renew_at = asyncio.get_running_loop().time() + ends - time.time() - RENEW_S
+        left = (greeting.session.expires_at or 0) - time.time()
+        # Where our clock is past it the two do not agree, and only the end of the session tells.
+        if left > 0:
+            self._renew_at = asyncio.get_running_loop().time() + left - min(RENEW_S, left / 4)
         await self._send({"type": "session.update", "session": self._dialect.session()})
         self._reading = asyncio.create_task(self._read(), name=f"upstream {self.session_id}")
 
