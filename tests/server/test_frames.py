@@ -209,6 +209,17 @@ async def test_text_is_taken_as_it_arrives(server: Server, monkeypatch: pytest.M
     await no_sessions(server)
 
 
+async def test_text_does_not_pass_by_a_long_one(server: Server) -> None:
+    """The queue is over its limit with that alone, and what follows is parsed while it is handed to its reader."""
+    long = deflated(b'{"type":"nobody"}' + b" " * (200 << 10))
+    async with raw_socket(server, extensions=DEFLATE) as client:
+        client.write(frame(PING) + frame(TEXT, long, reserved=4) + frame(TEXT, CLEAR))
+        assert await client.read() == (PONG, b"")
+        assert (await client.event())["error"]["param"] == "type"
+        await cleared(client)
+    await no_sessions(server)
+
+
 async def test_what_is_no_deflate_ends_its_session_alone(server: Server) -> None:
     async with session(server) as other, raw_socket(server, extensions=DEFLATE) as client:
         client.write(frame(TEXT, b"\xff" * 50, reserved=4))

@@ -105,18 +105,26 @@ class Handshake:
 
 
 class _Inbox(WebSocketDataQueue):
-    """aiohttp's queue between the parser of frames and whoever reads them, which text may pass by."""
+    """aiohttp's queue between the parser of frames and whoever reads them, which text may pass by while the reader
+    waits for something and nothing has come for it.
+
+    To look whether it is empty would not do: of a queue that was too full, what follows is parsed while its last
+    frame is handed over.
+    """
 
     take: Callable[[str], bool] | None = None
+    _idle = False
+    """Its reader has done with all that came."""
 
     def feed_data(self, data: WSMessage | WSMessageTextBytes, size: int) -> None:
-        if (
-            self.take is None
-            or self._buffer  # what came earlier goes first
-            or data[0] is not WSMsgType.TEXT
-            or not self.take(data[1])
-        ):
-            super().feed_data(data, size)
+        if self._idle and self.take is not None and data[0] is WSMsgType.TEXT and self.take(data[1]):
+            return
+        self._idle = False
+        super().feed_data(data, size)
+
+    async def read(self) -> WSMessage | WSMessageTextBytes:
+        self._idle = not self._buffer
+        return await super().read()
 
 
 class Socket(web.WebSocketResponse):
@@ -128,8 +136,8 @@ class Socket(web.WebSocketResponse):
     """
 
     def take_text(self, take: Callable[[str], bool] | None) -> None:
-        """``take`` gets text as it arrives, while nothing waits for :meth:`receive`; what it answers False to waits
-        there, and so does all that comes after. None: all of it waits.
+        """``take`` gets text as it arrives, while somebody awaits :meth:`receive` and has got nothing yet; what it
+        answers False to comes there, and so does all that comes after, up to the next wait. None: all of it does.
         """
         assert isinstance(self._reader, _Inbox)
         self._reader.take = take
@@ -147,6 +155,8 @@ class Socket(web.WebSocketResponse):
     async def close(self, *, code: int = 1000, message: bytes = b"", drain: bool = True) -> bool:
         if code == WSCloseCode.OK and self.exception() is not None:
             code = WSCloseCode.PROTOCOL_ERROR
+        if self._reader is not None:
+            self.take_text(None)
         return await super().close(code=code, message=message or _CLOSE_REASONS.get(code, b""), drain=drain)
 
 

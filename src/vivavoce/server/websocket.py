@@ -245,12 +245,12 @@ class RealtimeEndpoint:
         keepalive = KeepAlive(socket, self._ping_interval_s, outbox.close)
         loop = asyncio.get_running_loop()
         turn = loop.time()
-        holding = tired = False
+        tired = False
         worked = 0.0
 
         def take(text: str) -> bool:
             nonlocal tired, worked
-            if holding or tired or driver.busy:
+            if tired or driver.busy:
                 return False
             began = loop.time()
             driver.receive_text(text)
@@ -268,7 +268,6 @@ class RealtimeEndpoint:
         try:
             while True:
                 message: WSMessage = await socket.receive()
-                holding = True
                 if driver.busy:
                     keepalive.pause()
                     await driver.ready()
@@ -284,7 +283,6 @@ class RealtimeEndpoint:
                         keepalive.answered()
                     case kind if kind in _NOT_TEXT:
                         return
-                holding = False
                 # Frames that are here already come without a wait, and a flood of them is never at its end.
                 if loop.time() - turn > _TURN_S:
                     await asyncio.sleep(0)
