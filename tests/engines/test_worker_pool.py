@@ -23,7 +23,7 @@ from vivavoce.engines.builtin.worker_channel import (
     pack,
     unpack_header,
 )
-from vivavoce.engines.builtin.worker_pool import WorkerPool, WorkerSpec
+from vivavoce.engines.builtin.worker_pool import Job, WorkerPool, WorkerSpec
 
 
 @pytest.fixture(autouse=True)
@@ -258,6 +258,22 @@ async def test_a_worker_that_hangs_is_killed() -> None:
         assert await outcome(pool, b"hang") == "engine_crashed"
         await until(lambda: not is_running(old[0]))
         assert await echo(pool, b"x") == b"x"
+
+
+async def test_a_worker_that_hangs_is_killed_while_others_talk_to_it() -> None:
+    async def talk(job: Job) -> None:
+        while True:
+            await job.send(b"x")
+            await asyncio.sleep(0.005)
+
+    async with running(spec(slots=2, job_timeout_s=0.1)) as pool, pool.job(b"echo") as other:
+        hung = asyncio.create_task(outcome(pool, b"hang"))
+        talking = asyncio.create_task(talk(other))
+        # Not the end of its window: that lies twenty seconds away.
+        async with asyncio.timeout(10):
+            assert await hung == "engine_crashed"
+        await asyncio.wait([talking])
+        assert isinstance(talking.exception(), EngineError)
 
 
 async def test_waiting_for_the_client_is_no_hang() -> None:

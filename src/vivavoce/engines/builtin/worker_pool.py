@@ -192,7 +192,8 @@ class _Process:
         self._freed = freed
         self._jobs: dict[int, Job] = {}
         self._next_id = 1
-        self._last_frame = 0.0
+        self._heard_at = 0.0
+        """When the worker last said anything (loop time)."""
 
     @property
     def pid(self) -> int:
@@ -213,7 +214,6 @@ class _Process:
     def write(self, job: int, kind: Kind, payload: bytes = b"") -> None:
         # The credit of the jobs bounds what can pile up here, so there is no drain. A pipe that breaks is noticed
         # by the reader, which fails all jobs at once.
-        self._last_frame = asyncio.get_running_loop().time()
         if not self._stdin.is_closing():
             self._stdin.write(pack(job, kind, payload))
 
@@ -243,7 +243,7 @@ class _Process:
                 job_id, kind, payload = await self._read()
             except (asyncio.IncompleteReadError, ConnectionError):
                 return
-            self._last_frame = asyncio.get_running_loop().time()
+            self._heard_at = asyncio.get_running_loop().time()
             job = self._jobs.get(job_id)
             if job is None:
                 raise BrokenStream(f"a {kind.name} frame for no job")
@@ -261,13 +261,18 @@ class _Process:
                     raise BrokenStream(f"a {kind.name} frame from a worker at work")
 
     async def watch(self) -> None:
-        """Return when the worker owes an answer and has been silent for too long."""
+        """Return when the worker owes an answer and has been silent for too long, whatever else it was sent."""
         limit = self.spec.job_timeout_s
         loop = asyncio.get_running_loop()
+        owed_since: float | None = None
         while True:
             await asyncio.sleep(min(1.0, limit / 4))
-            owed = any(job.owed for job in self._jobs.values())
-            if owed and loop.time() - self._last_frame > limit:
+            if not any(job.owed for job in self._jobs.values()):
+                owed_since = None
+                continue
+            if owed_since is None:
+                owed_since = loop.time()
+            if loop.time() - max(owed_since, self._heard_at) > limit:
                 return
 
     def kill(self) -> None:
