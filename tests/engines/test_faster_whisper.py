@@ -111,7 +111,15 @@ async def test_a_language_that_the_model_does_not_know(engine: FasterWhisperTran
 
 
 @in_module_loop
-@pytest.mark.parametrize("prompt", [CUE, f"He spoke {CUE} again", "far too much to hear " * 200 + CUE])
+@pytest.mark.parametrize(
+    "prompt",
+    [
+        CUE,
+        f"He spoke {CUE} again",
+        "far too much to hear " * 200 + CUE,
+        pytest.param("far too much to send " * 100_000 + CUE, id="two million characters"),
+    ],
+)
 async def test_the_prompt_reaches_the_model(engine: FasterWhisperTranscriber, prompt: str) -> None:
     options = TranscriptionOptions("en", prompt)
     assert await hear(engine, pieces(sound("do", "mi")), options) == words("do", "mi").upper()

@@ -108,6 +108,7 @@ def test_wrong_options_are_named(options: dict[str, Any], path: str, problem: st
         (gguf(HERMES, magic=b"ONNX"), "is no GGUF model"),
         (gguf(HERMES, version=1), "is no GGUF model"),
         (gguf(HERMES)[:60], "is no GGUF model"),
+        (gguf(HERMES)[:24] + b"\xff" * 64, "is no GGUF model"),
         (None, "there is no "),
     ],
 )

@@ -333,6 +333,27 @@ def test_a_model_that_was_not_made_for_sherpa_onnx(folder: Path) -> None:
         sherpa_onnx_tts.create(given)
 
 
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"",
+        b"[]",
+        b"\xff",
+        b'{"num_speakers": 1}',
+        b'{"num_speakers": 1, "audio": [22050]}',
+        b'{"num_speakers": 1, "audio": {"sample_rate": 0}}',
+        b'{"num_speakers": 0, "audio": {"sample_rate": 22050}}',
+        b'{"num_speakers": 2, "audio": {"sample_rate": 22050}, "speaker_id_map": ["p0"]}',
+    ],
+)
+def test_a_file_beside_a_model_that_tells_nothing_of_it(content: bytes, tmp_path: Path) -> None:
+    (tmp_path / "x.onnx").touch()
+    (tmp_path / "x.onnx.json").write_bytes(content)
+    with pytest.raises(EngineOptionsError, match="is no configuration of a Piper voice") as caught:
+        piper.create({"folder": str(tmp_path), "default_voice": "x#0"})
+    assert caught.value.path == "default_voice"
+
+
 @pytest.fixture
 def broken_folder(folder: Path, tmp_path: Path) -> Path:
     """The same, but that no model loads: they ask for an operator that there is not."""

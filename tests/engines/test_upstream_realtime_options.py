@@ -70,6 +70,8 @@ async def test_it_knows_where_to_go(options: dict[str, Any], url: str, assistant
         ({"model": "m", "colour": 1}, "colour", "unknown option"),
         ({"model": "m", "api_key": "k", "token_command": ["t"]}, "token_command",
          "takes the place of api_key: name one of them"),
+        ({"model": "m", "api_key": "k\n"}, "api_key",
+         "a key is one or more printable ASCII characters, without spaces"),
         ({"model": "m", "auth": "bearer"}, "auth", "says how api_key is sent, and there is none"),
         ({"model": "m", "headers": {"a b": "c"}}, "headers.a b", "is no header"),
         ({"model": "m", "headers": {"a": "c\r\nx: y"}}, "headers.a", "is no header"),

@@ -252,6 +252,15 @@ async def test_a_crash_while_sending_reaches_the_sender() -> None:
         assert caught.value.code == "engine_crashed"
 
 
+async def test_a_job_too_long_to_open_takes_no_slot() -> None:
+    async with running(spec()) as pool:
+        with pytest.raises(ValueError, match="too long for a frame"):
+            async with pool.job(bytes(MAX_PAYLOAD + 1)):
+                pass
+        async with asyncio.timeout(10):
+            assert await echo(pool, b"x") == b"x"
+
+
 async def test_a_worker_that_hangs_is_killed() -> None:
     async with running(spec(job_timeout_s=0.1)) as pool:
         old = pool.pids

@@ -36,6 +36,8 @@ PATH_OPTIONS: Final = ("model",)
 
 _WINDOW_BYTES: Final = SAMPLE_RATE * 2 * 20
 """Sound on its way to a worker, which takes nothing in while it decodes."""
+_PROMPT_CHARACTERS: Final = 10_000
+"""The end of a client's prompt that a worker gets, which reads it for every decoding; of this 100 tokens count."""
 _FILES: Final = ("model.bin", "config.json", "tokenizer.json")
 
 _Count = Annotated[int, msgspec.Meta(ge=1, le=256)]
@@ -161,7 +163,7 @@ class FasterWhisperTranscriber:
         language = options.language or self._language
         request = Request(
             language=None if language is None else self._known(language),
-            prompt=options.prompt,
+            prompt=None if options.prompt is None else options.prompt[-_PROMPT_CHARACTERS:],
             logprobs=options.logprobs,
             partials=options.partials,
         )

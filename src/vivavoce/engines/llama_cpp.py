@@ -273,6 +273,8 @@ def _arguments(text: str) -> object:
 
 _SIZES: Final = {0: 1, 1: 1, 2: 2, 3: 2, 4: 4, 5: 4, 6: 4, 7: 1, 10: 8, 11: 8, 12: 8}
 _TEXT, _ARRAY = 8, 9
+_LONGEST_TEXT: Final = 1 << 24
+"""Bytes; far more than any chat template, and no more than a broken file may have us take."""
 
 
 def _metadata(model: Path, wanted: str) -> str | None:
@@ -303,6 +305,8 @@ def _unpack(file: BinaryIO, shape: str) -> tuple[int, ...]:
 
 def _text(file: BinaryIO) -> str:
     (length,) = _unpack(file, "<Q")
+    if length > _LONGEST_TEXT:
+        raise ValueError
     return file.read(length).decode()
 
 

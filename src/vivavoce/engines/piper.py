@@ -13,9 +13,8 @@ Piper would read as phonemes are spoken as text.
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
-from typing import Annotated, Any, Final, Literal
+from typing import Annotated, Final, Literal
 
 import msgspec
 
@@ -45,6 +44,19 @@ class Speaker(msgspec.Struct, frozen=True):
 
     model: str
     speaker: int | None = None
+
+
+class _VoiceAudio(msgspec.Struct, frozen=True):
+    sample_rate: Annotated[int, msgspec.Meta(ge=1)]
+
+
+class _VoiceFile(msgspec.Struct, frozen=True):
+    """What counts here of ``NAME.onnx.json``."""
+
+    audio: _VoiceAudio
+    num_speakers: Annotated[int, msgspec.Meta(ge=1)]
+    speaker_id_map: dict[str, int] | None = None
+    default_speaker_id: int = 0
 
 
 class PiperSetup(msgspec.Struct, frozen=True):
@@ -101,26 +113,22 @@ def _speaker(folder: Path, spelt: str, option: str) -> tuple[Speaker, int]:
     name, numbered, wanted = spelt.partition("#")
     model = folder / f"{name}.onnx"
     config = _config(model, option)
-    speakers, rate = config.get("num_speakers"), (config.get("audio") or {}).get("sample_rate")
-    if not isinstance(speakers, int) or not isinstance(rate, int):
-        raise EngineOptionsError(option, f"{model}.json is no configuration of a Piper voice")
+    speakers, rate = config.num_speakers, config.audio.sample_rate
     if not numbered:
-        return Speaker(str(model), config.get("default_speaker_id", 0) if speakers > 1 else None), rate
-    number = (config.get("speaker_id_map") or {}).get(wanted, int(wanted) if wanted.isdecimal() else None)
+        return Speaker(str(model), config.default_speaker_id if speakers > 1 else None), rate
+    number = (config.speaker_id_map or {}).get(wanted, int(wanted) if wanted.isdecimal() else None)
     if number is None or number >= speakers:
         raise EngineOptionsError(option, f"{name} has no speaker '{wanted}'; it has {speakers}, from 0")
     return Speaker(str(model), number if speakers > 1 else None), rate
 
 
-def _config(model: Path, option: str) -> dict[str, Any]:
+def _config(model: Path, option: str) -> _VoiceFile:
     if not model.is_file():
         raise EngineOptionsError(option, f"there is no {model}")
     try:
-        config = json.loads(Path(f"{model}.json").read_bytes())
+        return msgspec.json.decode(Path(f"{model}.json").read_bytes(), type=_VoiceFile)
     except OSError as error:
         raise EngineOptionsError(option, f"{model}.json cannot be read: {error.strerror}") from None
-    except ValueError:
-        config = None
-    if not isinstance(config, dict):
-        raise EngineOptionsError(option, f"{model}.json is no JSON object")
-    return config
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        problem = f"{model}.json is no configuration of a Piper voice: {error}"
+        raise EngineOptionsError(option, problem) from None

@@ -16,6 +16,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 import logging
+import re
 import ssl
 from collections.abc import AsyncGenerator, Mapping
 from contextlib import aclosing
@@ -49,6 +50,7 @@ _COMMAND_S: Final = 30.0
 _TOKEN_S: Final = 300.0
 """Seconds for which a token of ``token_command`` is used again."""
 
+_KEY: Final = re.compile(r"[\x21-\x7e]+")
 _Text = Annotated[str, msgspec.Meta(min_length=1)]
 _Seconds = Annotated[float, msgspec.Meta(gt=0, le=3600)]
 
@@ -258,6 +260,8 @@ def create(options: JsonObject) -> SpeechModel:
     url = _url(given)
     if given.api_key is not None and given.token_command is not None:
         raise EngineOptionsError("token_command", "takes the place of api_key: name one of them")
+    if given.api_key is not None and _KEY.fullmatch(given.api_key) is None:
+        raise EngineOptionsError("api_key", "a key is one or more printable ASCII characters, without spaces")
     if given.auth is not None and given.api_key is None:
         raise EngineOptionsError("auth", "says how api_key is sent, and there is none")
     for name, value in given.headers.items():

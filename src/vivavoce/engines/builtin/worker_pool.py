@@ -374,8 +374,12 @@ class WorkerPool:
         """Hold a slot and run one job in it, whose OPEN frame carries ``payload`` (at most ``MAX_PAYLOAD`` bytes).
         ``session``: whose turn it is (law 2).
 
-        Raises :class:`EngineError`: ``engine_overloaded``, ``engine_unavailable``.
+        Raises :class:`EngineError`: ``engine_overloaded``, ``engine_unavailable``; ValueError when the payload is
+        too long.
         """
+        if len(payload) > MAX_PAYLOAD:
+            # Found out in the slot, it would keep that for ever.
+            raise ValueError(f"a payload of {len(payload)} bytes is too long for a frame")
         process = await self._take_slot(session)
         while not process.alive:
             process = await self._take_slot(session)
