@@ -7,7 +7,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 RUN := $(VENV)/.installed-run
 DEV := $(VENV)/.installed-dev
 
-.PHONY: demo test bench lint type judges judges-quick hostile compatibility lock clean
+.PHONY: demo test bench lint type judges judges-quick engines hostile compatibility lock clean
 
 demo: $(RUN)
 	$(BIN)/vivavoce demo $(ARGS)
@@ -34,6 +34,10 @@ judges: $(RUN)
 
 judges-quick: $(RUN)
 	$(BIN)/python tests/judges/run.py --quick $(ARGS)
+
+# The engine that is built from source, llama.cpp, with a tiny model: needs a C++ compiler, and minutes the first time.
+engines: $(DEV)
+	$(BIN)/python tests/llama/llama_run.py $(ARGS)
 
 # Hostile clients, for as many events and with the seed that are asked for (CONTRIBUTING.md).
 EVENTS ?= 200000
@@ -66,4 +70,4 @@ lock:
 	$(LOCK) --group dev -c requirements/run.lock -o requirements/dev.lock
 
 clean:
-	rm -rf $(VENV) .judges .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf $(VENV) .judges .engines .mypy_cache .ruff_cache .pytest_cache .hypothesis
