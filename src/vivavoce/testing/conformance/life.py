@@ -246,8 +246,8 @@ class _Traces:
     def __init__(self) -> None:
         gc.collect()
         self.tasks = asyncio.all_tasks()
-        # Those of asyncio.to_thread belong to the event loop.
-        self.threads = {t for t in threading.enumerate() if not t.name.startswith("asyncio_")}
+        # Those of asyncio.to_thread belong to the event loop, and one that has waited for a process ends by itself.
+        self.threads = {t for t in threading.enumerate() if not t.name.startswith(("asyncio_", "asyncio-waitpid"))}
         self.children = _children()
         self.files = len(os.listdir("/dev/fd")) if os.path.isdir("/dev/fd") else 0
 
