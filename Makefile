@@ -35,8 +35,10 @@ judges: $(RUN)
 judges-quick: $(RUN)
 	$(BIN)/python tests/judges/run.py --quick $(ARGS)
 
-# The engine that is built from source, llama.cpp, with a tiny model: needs a C++ compiler, and minutes the first time.
+# Engines in environments of their own, with tiny models: llama.cpp's server behind `openai_compatible`, and llama.cpp in
+# our workers, which is built from source (a C++ compiler, and minutes the first time).
 engines: $(DEV)
+	$(BIN)/python tests/llama_server/llama_server_run.py $(ARGS)
 	$(BIN)/python tests/llama/llama_run.py $(ARGS)
 
 # Hostile clients, for as many events and with the seed that are asked for (CONTRIBUTING.md).
