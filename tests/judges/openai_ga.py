@@ -314,6 +314,8 @@ async def barge_in() -> None:
         await talk.client.response.create()
         events = await talk.until("response.output_audio.delta")
         item_id = events[-1].item_id
+        # The first one holds 40 ms, and more than that is cut off below.
+        await talk.until("response.output_audio.delta")
         await talk.speak(question())
         events = await talk.until("response.done")
         response = events[-1].response
