@@ -15,7 +15,8 @@ from server_fakes import Fakes, config, rest, serving, session
 
 from vivavoce.core import contract as c
 from vivavoce.runtime import driver
-from vivavoce.server.outbox import FULL_BYTES, SocketOutbox
+from vivavoce.runtime.driver import Driver
+from vivavoce.server.outbox import AT_ONCE_BYTES, FULL_BYTES, SocketOutbox
 from vivavoce.testing import virtual_time
 from vivavoce.wire import server_events as se
 
@@ -41,6 +42,14 @@ async def test_much_sound_comes_back_whole_and_before_later_answers(
         return retrieved(effect)
 
     monkeypatch.setattr(driver, "retrieved", watched)
+    drivers: list[Driver] = []
+    receive_text = Driver.receive_text
+
+    def received(one: Driver, text: str) -> None:
+        drivers.append(one)
+        receive_text(one, text)
+
+    monkeypatch.setattr(Driver, "receive_text", received)
     settings = config()
     deployment = msgspec.structs.replace(settings.deployments[0], profile="azure-2025-04")
     settings = msgspec.structs.replace(settings, deployments=(deployment,))
@@ -59,6 +68,7 @@ async def test_much_sound_comes_back_whole_and_before_later_answers(
             assert (event["type"], event["item"]["id"]) == ("conversation.item.retrieved", wanted)
             assert base64.b64decode(event["item"]["content"][0]["audio"]) == sound
         assert (await wire.next())["error"]["code"] == "item_retrieve_invalid_item_id"
+        assert drivers[0].sent == 10
     assert aside == [True, True, False]
 
 
@@ -102,5 +112,21 @@ def test_a_large_frame_may_take_long_while_it_goes_on() -> None:
         await writer
         assert cut.is_set(), "nothing was taken of it for 20 s"
         assert len(socket.frames) == 1
+
+    virtual_time.run(scene())
+
+
+@pytest.mark.parametrize("size", [AT_ONCE_BYTES + 1, FULL_BYTES])
+def test_who_takes_nothing_of_a_frame_is_cut_off_though_nothing_waited_before_it(size: int) -> None:
+    async def scene() -> None:
+        cut = asyncio.Event()
+        outbox = SocketOutbox(stall_s=20.0, abort=cut.set, unsent=lambda: 0)
+        writer = asyncio.create_task(outbox.run(cast(web.WebSocketResponse, SlowSocket())))
+        outbox.send(bytes(size))
+        await rest()
+        assert not cut.is_set()
+        virtual_time.advance(20.0)
+        await writer
+        assert cut.is_set()
 
     virtual_time.run(scene())

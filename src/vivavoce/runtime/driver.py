@@ -386,6 +386,7 @@ class Driver:
             self._fall(bug)
         else:
             if frame is not None:
+                self.sent += 1
                 self._outbox.send(frame)
         finally:
             self._aside = None

@@ -28,6 +28,9 @@ ROOM_BYTES: Final = 256 * 1024
 """Frames that may wait for the socket before producers do; about 4 s of speech."""
 FULL_BYTES: Final = 4 * 1024 * 1024
 """Frames that may wait before the client is not read either."""
+AT_ONCE_BYTES: Final = 32 * 1024
+"""A frame this short leaves at once when nothing waits before it: asyncio takes twice as much beyond what the
+system takes, before it makes anybody wait."""
 CLOSE_S: Final = 4.0
 """Seconds that the exchange of close frames may take."""
 
@@ -89,8 +92,7 @@ class SocketOutbox:
                     frame = self._frames.popleft()
                     if len(frame) > FULL_BYTES:
                         await self._write_large(socket, frame)
-                    elif not self._unsent():
-                        # The system takes it at once, so that there is nothing to wait for.
+                    elif len(frame) <= AT_ONCE_BYTES and not self._unsent():
                         await socket.send_frame(frame, WSMsgType.TEXT)
                     else:
                         async with asyncio.timeout(self._stall_s):
