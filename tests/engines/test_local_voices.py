@@ -10,6 +10,7 @@ from collections.abc import AsyncIterator, Callable, Mapping
 from pathlib import Path
 from typing import Any, Final, Literal
 
+import msgspec
 import pytest
 import pytest_asyncio
 from hypothesis import given
@@ -22,10 +23,14 @@ from vivavoce.engines.builtin.speech_pool import (
     LONGEST_PHRASE,
     LONGEST_TEXT,
     VOICE_NAMES,
+    Mouth,
     PooledSynthesizer,
+    SpeakRequest,
     has_words,
     phrases,
+    serve,
 )
+from vivavoce.engines.builtin.worker_channel import Channel, Frame, Kind
 from vivavoce.engines.registry import Registry
 from vivavoce.testing import conformance
 from vivavoce.wire.session_config import VOICES
@@ -352,6 +357,38 @@ def test_a_file_beside_a_model_that_tells_nothing_of_it(content: bytes, tmp_path
     with pytest.raises(EngineOptionsError, match="is no configuration of a Piper voice") as caught:
         piper.create({"folder": str(tmp_path), "default_voice": "x#0"})
     assert caught.value.path == "default_voice"
+
+
+class Told(Channel):
+    """A worker's end to which all was sent before, and that keeps what the worker says."""
+
+    def __init__(self, *texts: str) -> None:
+        self._frames = [
+            Frame(job, Kind.OPEN, msgspec.json.encode(SpeakRequest(text, "alloy", 1.0)))
+            for job, text in enumerate(texts, 1)
+        ]
+        self.said: list[tuple[int, Kind]] = []
+
+    def receive(self) -> Frame:
+        return self._frames.pop(0)
+
+    def send(self, job: int, kind: Kind, payload: bytes = b"") -> None:
+        assert b"secret" not in payload
+        self.said.append((job, kind))
+
+
+def test_a_worker_that_fails_again_and_again_gives_way_to_a_new_one() -> None:
+    def speak(request: SpeakRequest, mouth: Mouth) -> None:
+        if request.text.startswith("bad"):
+            raise RuntimeError(request.text)
+
+    bad = "bad secret"
+    channel = Told(bad, bad, "good", bad, bad, bad, "good")
+    with pytest.raises(SystemExit):
+        serve(channel, 16000, speak)
+    failed, done = Kind.FAILED, Kind.DONE
+    told = [(1, failed), (2, failed), (3, done), (4, failed), (5, failed), (6, failed)]
+    assert channel.said == [(0, Kind.READY), *told]
 
 
 @pytest.fixture

@@ -42,6 +42,8 @@ _WINDOW_BYTES: Final = 2 * 1024 * 1024
 """Some 40 s of sound: a worker is free again as soon as it has spoken, however slowly the sound is sent on."""
 _CHUNK_BYTES: Final = 8 * 1024
 _LOAD_S: Final = 300.0
+_FAULTS: Final = 3
+"""Failed jobs in a row after which a worker gives way to a new one: a device in a bad state stays in it."""
 _SPEECHLESS: Final = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff]")
 """Characters that no model reads, and that C libraries stumble over."""
 _SENTENCE: Final = re.compile(r".+?(?:[.!?…]+[\"'”’)\]]*(?=\s|$)|[。！？]+|\n+|$)", re.DOTALL)
@@ -217,8 +219,10 @@ class Mouth:
 
 
 def serve(channel: Channel, sample_rate: int, speak: Callable[[SpeakRequest, Mouth], None]) -> None:
-    """Say that the models are loaded, and speak, one job at a time, until the server is gone."""
+    """Say that the models are loaded, and speak, one job at a time, until the server is gone, or until
+    :data:`_FAULTS` jobs in a row have failed."""
     channel.send(0, Kind.READY, msgspec.json.encode(Hello(sample_rate)))
+    faults = 0
     while True:
         frame = channel.receive()
         if frame.kind is not Kind.OPEN:
@@ -232,8 +236,12 @@ def serve(channel: Channel, sample_rate: int, speak: Callable[[SpeakRequest, Mou
             # Its message may quote the text.
             fault = {"code": "engine_failed", "message": f"The synthesiser failed ({type(error).__name__})."}
             channel.send(frame.job, Kind.FAILED, msgspec.json.encode(fault))
+            faults += 1
+            if faults == _FAULTS:
+                raise SystemExit(1) from None
         else:
             channel.send(frame.job, Kind.DONE)
+            faults = 0
 
 
 def onnx_session(channel: Channel, model: str | bytes, *, threads: int, device: str) -> Any:
