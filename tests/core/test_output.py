@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from vivavoce.audio.formats import AudioFormat
+from vivavoce.audio.formats import TICKS_PER_MS, AudioFormat
 from vivavoce.core.ids import Ids
 from vivavoce.core.output import Between, Closed, OpenCall, Opened, OpenMessage, Output, Step
 from vivavoce.wire import items
@@ -252,3 +252,21 @@ def check_brackets(steps: list[Step], out: Output, speaks: bool) -> None:
     assert not stack
     assert finished == out.done
     assert len({item.id for item in finished}) == len(finished)
+
+
+@pytest.mark.parametrize(
+    ("ending", "heard"),
+    [
+        # Nobody told where the words stand: all of them were in all of the sound.
+        ("completed", "One two"),
+        # The sound was cut, the words were ahead of it: they go by as a voice would say them.
+        ("incomplete", "One two three four"),
+    ],
+)
+def test_the_sound_of_a_message_that_is_complete_has_all_of_its_words(ending: items.ItemStatus, heard: str) -> None:
+    out = output(speaks=True)
+    list(out.text("One two three four"))
+    list(out.audio(bytes(PCM.bytes_per_ms * 4000)))
+    (closed,) = [step for step in out.close(ending) if isinstance(step, Closed)]
+    assert closed.alignment is not None
+    assert closed.alignment.heard("One two three four", 2000 * TICKS_PER_MS) == heard
