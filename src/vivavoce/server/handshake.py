@@ -157,6 +157,10 @@ class Socket(web.WebSocketResponse):
             code = WSCloseCode.PROTOCOL_ERROR
         if self._reader is not None:
             self.take_text(None)
+            if self._waiting and not self.closed:
+                # aiohttp's own word to whoever reads would end the connection before the client has answered, and
+                # over TLS its answer would meet a closed door.
+                self._reader.feed_data(WSMessage(WSMsgType.ERROR, None, None), 0)
         return await super().close(code=code, message=message or _CLOSE_REASONS.get(code, b""), drain=drain)
 
 
