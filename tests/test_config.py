@@ -411,7 +411,10 @@ def test_an_option_of_an_engine_comes_from_the_environment(tmp_path: Path) -> No
     [
         ('api_key_env = "UPSTREAM"', {}, "the environment variable UPSTREAM is not set"),
         ('api_key_env = "UPSTREAM"', {"UPSTREAM": ""}, "the environment variable UPSTREAM is not set"),
-        ("api_key_env = 1", {"1": "x"}, "expected the name of an environment variable"),
+        ("api_key_env = 1", {"1": "x"}, "expected the name of an environment variable, such as MY_KEY"),
+        ('api_key_env = "sk-Key1"', {}, "expected the name of an environment variable, such as MY_KEY"),
+        ('api_key_env = "0a1b2c"', {}, "expected the name of an environment variable, such as MY_KEY"),
+        ('api_key_env = "a1b2c3"', {}, "expected the name of an environment variable, such as MY_KEY"),
         ('api_key_env = "A"\napi_key = "b"', {"A": "x"}, "api_key is given too: name one of them"),
     ],
 )

@@ -43,6 +43,7 @@ _FROM_ENVIRONMENT: Final = "_env"
 """Ends an engine's option whose value is in the environment variable that it names."""
 
 _KEY: Final = re.compile(r"[\x21-\x7e]+")
+_VARIABLE: Final = re.compile(r"[A-Z_][A-Z0-9_]{0,63}")
 _ENGINE_NAME: Final = re.compile(r"[A-Za-z0-9_-]{1,64}")
 _DEPLOYMENT_NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 
@@ -445,8 +446,9 @@ def _with_environment(options: Mapping[str, Any], environ: Mapping[str, str], pa
             continue
         if option in options:
             raise ConfigError(f"{path}.{key}", f"{option} is given too: name one of them")
-        if not isinstance(value, str) or not value:
-            raise ConfigError(f"{path}.{key}", "expected the name of an environment variable")
+        if not isinstance(value, str) or not _VARIABLE.fullmatch(value):
+            # Not what it is: it may well be the key itself.
+            raise ConfigError(f"{path}.{key}", "expected the name of an environment variable, such as MY_KEY")
         if not environ.get(value):
             raise ConfigError(f"{path}.{key}", f"the environment variable {value} is not set")
         resolved[option] = environ[value]
