@@ -139,10 +139,11 @@ class Upstream:
         return None
 
     async def close(self) -> None:
+        # First of all, or work that fails meanwhile would look out for a server that nobody asks any more.
+        self._closed = True
         if self._probing is not None:
             self._probing.cancel()
             await asyncio.wait([self._probing])
-        self._closed = True
         if self._open is not None:
             await self._open.aclose()
 
