@@ -120,9 +120,9 @@ class ClauseSplitter:
         sentence = self._sentence_end(begin, limit)
         clause = self._clause_end(begin, limit if sentence is None else sentence)
         if clause is not None:
-            return self._beyond_joined(clause)
+            return self._beyond_joined(begin, clause)
         if sentence is not None:
-            return self._beyond_joined(sentence)
+            return self._beyond_joined(begin, sentence)
         if len(self._text) - begin <= MAX_CHARS:
             return None
         space = self._text.rfind(" ", begin + 1, begin + MAX_CHARS)
@@ -186,20 +186,21 @@ class ClauseSplitter:
         rest = self._text[at : at + _WINDOW].lstrip()
         return rest[0] if rest else None
 
-    def _beyond_joined(self, end: int) -> int:
-        while end < len(self._text) and _joins(self._text, end):
+    def _beyond_joined(self, begin: int, end: int) -> int:
+        while end < len(self._text) and _joins(self._text, begin, end):
             end += 1
         return end
 
     def _before_joined(self, begin: int, end: int) -> int:
         at = end
-        while at > begin and _joins(self._text, at):
+        while at > begin and _joins(self._text, begin, at):
             at -= 1
         return at if at > begin else end
 
 
-def _joins(text: str, at: int) -> bool:
-    """The characters before and after ``at`` make one (roughly the extended grapheme clusters of Unicode)."""
+def _joins(text: str, begin: int, at: int) -> bool:
+    """The characters before and after ``at`` make one (roughly the extended grapheme clusters of Unicode).
+    ``begin``: of the clause, so that none goes beyond it."""
     one, other = text[at - 1], text[at]
     if one == "\u200d" or other == "\u200d" or unicodedata.category(other)[0] == "M":
         return True
@@ -208,10 +209,10 @@ def _joins(text: str, at: int) -> bool:
     if "\ud800" <= one <= "\udbff" and "\udc00" <= other <= "\udfff":
         return True
     if _is_flag(one) and _is_flag(other):
-        begin = at
-        while begin and _is_flag(text[begin - 1]):
-            begin -= 1
-        return (at - begin) % 2 == 1
+        first = at
+        while first > begin and _is_flag(text[first - 1]):
+            first -= 1
+        return (at - first) % 2 == 1
     return (one, other) == ("\r", "\n")
 
 
