@@ -627,7 +627,8 @@ def engines(
 
     registry = Registry.installed()
     if config is not None:
-        _log_to_stderr("error")
+        # An engine that starts and does not work yet says why as a warning.
+        _log_to_stderr("warning" if check else "error")
         settings = load_config(config, environ=os.environ)
         raise typer.Exit(_run(lambda: configured(settings, registry, check=check)))
     if check:

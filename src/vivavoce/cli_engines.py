@@ -85,6 +85,10 @@ async def measured(config: Config, material: Material, runs: int, *, as_json: bo
             code = _FAILED
             row["fault"] = {"code": error.code, "message": error.message}
             table.add_row(kind, name, engine.version, f"{error.code}: {error.message}")
+        except Exception as bug:
+            code = _FAILED
+            row["fault"] = {"code": "bug", "message": type(bug).__name__}
+            table.add_row(kind, name, engine.version, f"a bug: {type(bug).__name__}")
         else:
             row["version"] = engine.version
             row["runs"] = measured

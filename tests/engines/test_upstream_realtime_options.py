@@ -66,7 +66,7 @@ async def test_it_knows_where_to_go(options: dict[str, Any], url: str, assistant
          "must look like wss://host, or ws, http or https"),
         ({"deployment": "d"}, "endpoint", "is required with deployment and api_version"),
         ({"endpoint": AZURE, "deployment": "d", "dialect": "preview"}, "dialect", "this path speaks ga"),
-        ({"model": "m", "dialect": "old"}, "dialect", "Invalid enum value 'old'"),
+        ({"model": "m", "dialect": "old"}, "dialect", "must be one of: ga, preview"),
         ({"model": "m", "colour": 1}, "colour", "unknown option"),
         ({"model": "m", "api_key": "k", "token_command": ["t"]}, "token_command",
          "takes the place of api_key: name one of them"),

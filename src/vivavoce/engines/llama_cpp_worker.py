@@ -20,6 +20,9 @@ from vivavoce.engines.llama_cpp import ModelSetup, TurnPiece, TurnRequest
 
 _WINDOW_BYTES: Final = 64 * 1024
 
+_FAILURES: Final = 3
+"""Failures in a row after which a worker gives way to a new one."""
+
 
 class RefusedTurn(Exception):
     """What is asked cannot be answered; the message holds nothing of the conversation."""
@@ -218,7 +221,8 @@ def main() -> None:
     except Exception as error:
         channel.fail_start(f"the model does not load ({type(error).__name__})")
     channel.send(0, Kind.READY, b"{}")
-    while True:
+    failures = 0
+    while failures < _FAILURES:
         frame = channel.receive()
         if frame.kind is not Kind.OPEN:
             continue
@@ -232,8 +236,12 @@ def main() -> None:
         except Exception as error:
             # Its message may quote the conversation.
             _fail(channel, frame.job, "engine_failed", f"The model failed ({type(error).__name__}).")
+            failures += 1
         else:
             channel.send(frame.job, Kind.DONE)
+            failures = 0
+    # Another may do better, when it is a device that has failed.
+    raise SystemExit(1)
 
 
 def _fail(channel: Channel, job: int, code: str, message: str) -> None:

@@ -196,7 +196,7 @@ class EngineSet:
 
     def failing(self) -> list[EngineKey]:
         """Every engine that says that it does not work now."""
-        return [key for key, engine in self if isinstance(engine, Watched) and not engine.working]
+        return [key for key, engine in self if not _works(engine)]
 
     async def close(self) -> None:
         """Close all, the last first. A failure is logged and keeps no other engine open."""
@@ -207,6 +207,14 @@ class EngineSet:
             except Exception as error:
                 # Not its text: an engine's may quote what it was working on.
                 logger.error("%s '%s' did not close: %s", kind, name, type(error).__name__)
+
+
+def _works(engine: Engine) -> bool:
+    """What it says; one that breaks when it is asked does not work."""
+    try:
+        return not isinstance(engine, Watched) or engine.working
+    except Exception:
+        return False
 
 
 async def _start(key: EngineKey, engine: Engine) -> None:

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import traceback
 
+from vivavoce.engines.base import EngineError
+
 
 def outline(error: BaseException) -> str:
     """The types and frames of ``error``, of its causes and of the members of a group; no messages."""
@@ -22,3 +24,13 @@ def outline(error: BaseException) -> str:
         for inner in error.exceptions:
             lines += ["with", *("  " + line for line in outline(inner).splitlines())]
     return "\n".join(lines)
+
+
+def engine_error(raised: BaseException) -> EngineError | None:
+    """The engine's own fault in ``raised``, if that is all there is."""
+    if isinstance(raised, EngineError):
+        return raised
+    if isinstance(raised, BaseExceptionGroup):
+        faults = [engine_error(inner) for inner in raised.exceptions]
+        return faults[0] if all(fault is not None for fault in faults) else None
+    return None

@@ -31,8 +31,8 @@ from vivavoce.core import contract as c
 from vivavoce.core import usage
 from vivavoce.core.context import ResponsePlan
 from vivavoce.core.session import CLOSE_GOING_AWAY, Session
-from vivavoce.engines.base import EngineError, SessionAware
-from vivavoce.runtime.bugs import outline
+from vivavoce.engines.base import SessionAware
+from vivavoce.runtime.bugs import engine_error, outline
 from vivavoce.runtime.cascade import Cascade
 from vivavoce.runtime.engines import Cascaded, Denial, Engines, Meter, Native, Outbox, Reservation, Room
 from vivavoce.runtime.listener import Listener
@@ -477,7 +477,7 @@ class Driver:
                 )
 
     def _blame(self, plan: ResponsePlan, raised: Exception) -> ServerFault:
-        fault = _engine_error(raised)
+        fault = engine_error(raised)
         if fault is not None:
             log.warning("response %s failed: %s", plan.response_id, fault.code)
             return ServerFault(type=fault.type, code=fault.code, message=fault.message)
@@ -490,13 +490,3 @@ def retrieved(effect: c.Retrieve) -> se.ItemRetrieved:
     return se.ItemRetrieved(
         effect.item, {index: clip_to_wire(clip, effect.format) for index, clip in effect.clips.items()}
     )
-
-
-def _engine_error(raised: BaseException) -> EngineError | None:
-    """The engine's own fault in ``raised``, if that is all there is."""
-    if isinstance(raised, EngineError):
-        return raised
-    if isinstance(raised, BaseExceptionGroup):
-        faults = [_engine_error(inner) for inner in raised.exceptions]
-        return faults[0] if all(fault is not None for fault in faults) else None
-    return None

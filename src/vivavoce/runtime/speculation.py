@@ -21,8 +21,8 @@ from typing import Any, Final, Protocol, TypeAlias
 from vivavoce.core import contract as c
 from vivavoce.core import usage
 from vivavoce.core.context import Entry, ResponsePlan
-from vivavoce.engines.base import EngineError, GenerationRequest
-from vivavoce.runtime.bugs import outline
+from vivavoce.engines.base import GenerationRequest
+from vivavoce.runtime.bugs import engine_error, outline
 from vivavoce.runtime.engines import Reservation, Room
 from vivavoce.runtime.request import Words, generation_request
 
@@ -125,11 +125,9 @@ class Speculation:
         try:
             self._request = await generation_request(self._plan, hears_audio=False, words=self._words)
             await self._speaker.run()
-        except EngineError as fault:
-            self._fault = fault
         except Exception as raised:
             self._fault = raised
-            if not self._hold.opened:
+            if not self._hold.opened and engine_error(raised) is None:
                 log.error("what was begun ahead for %s failed: %s", self.response_id, outline(raised))
 
     async def _words(self, entry: Entry, index: int) -> str:

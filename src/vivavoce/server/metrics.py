@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
@@ -115,9 +116,11 @@ class Metrics:
         failing = set(engines.failing())
         for key, engine in engines:
             self.working.labels(*key).set(key not in failing)
-            restarts = getattr(engine, "restarts", 0)
-            self.restarts.labels(*key).inc(restarts - self._restarts.get(key, 0))
-            self._restarts[key] = restarts
+            known = self._restarts.get(key, 0)
+            # A plug-in's own, so it may be anything.
+            with suppress(Exception):
+                self._restarts[key] = restarts = int(getattr(engine, "restarts", 0))
+                self.restarts.labels(*key).inc(max(0, restarts - known))
 
     def watch(self, key: EngineKey) -> EngineWatch:
         """Counts what becomes of an engine's work."""
