@@ -502,7 +502,7 @@ EXPECTED: Final[dict[str, dict[str, str]]] = {
         "hesitating likely": f"SpeechStopped FeedUtterance {COMMIT} {BEGIN}",
         "fading": "FeedUtterance Speculate",
         "pausing": "FeedUtterance JudgeTurn",
-        "speaking asked": "FeedUtterance",
+        "speaking": "FeedUtterance",
         "*": "",
     },
     "judged finished": {

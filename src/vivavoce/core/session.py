@@ -45,6 +45,8 @@ from vivavoce.wire.errors import ClientFault
 CLOSE_GOING_AWAY: Final = 1001
 _UTTERANCE_TICKS: Final = 10 * turns.FRAME_TICKS
 """Speech goes to the recogniser in pieces of this length while a turn lasts."""
+_SILENCE_TICKS: Final = 3 * turns.FRAME_TICKS
+"""So does the silence after it, of which any frame may be the last."""
 _JUDGED_TICKS: Final = 8000 * TICKS_PER_MS
 """The end of a turn is judged by no more sound than this."""
 
@@ -344,9 +346,12 @@ class Session:
             case turns.Speaking():
                 if frame.end_tick - self._fed_until >= _UTTERANCE_TICKS:
                     self._feed_utterance(self._turn.item_id, frame.end_tick)
-            case turns.Hesitating():
-                # Any frame now may be the last: the recogniser should not have the rest of the turn to do then.
-                self._feed_utterance(self._turn.item_id, frame.end_tick)
+            case turns.Hesitating(silent_from=silent_from):
+                # The recogniser should not have the rest of the turn to do when it ends: all speech at once, and
+                # then the silence.
+                fed = self._fed_until
+                if fed <= silent_from or frame.end_tick - fed >= _SILENCE_TICKS:
+                    self._feed_utterance(self._turn.item_id, frame.end_tick)
                 if self._identity.speculates and turns.is_likely_over(self._turn, vad):
                     self._speculate(self._turn)
 
