@@ -187,25 +187,26 @@ def test_closing_ends_the_look_out() -> None:
 
 def test_work_that_fails_while_it_closes_begins_no_look_out() -> None:
     class Stuck(Server):
+        stuck: asyncio.Future[httpx.Response]
+
         async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
             if self.answers:
                 return await super().handle_async_request(request)
-            return await stuck
+            return await self.stuck
 
     async def scene() -> None:
-        nonlocal stuck
-        stuck = asyncio.get_running_loop().create_future()
+        server = Stuck(REFUSED)
+        server.stuck = asyncio.get_running_loop().create_future()
         read = LanguageModelOptions(base_url="http://h/v1", model="m", max_retries=0)
-        model = OpenAICompatibleModel(read, Upstream(read, "language model", transport=Stuck(REFUSED)))
+        model = OpenAICompatibleModel(read, Upstream(read, "language model", transport=server))
         await model.start()
         work = asyncio.create_task(_words(model))
         await until_idle()
-        stuck.set_exception(REFUSED)
+        server.stuck.set_exception(REFUSED)
         await model.close()
         assert await work == "/engine_unavailable"
         assert len(asyncio.all_tasks()) == 1
 
-    stuck: asyncio.Future[httpx.Response]
     in_virtual_time(scene)
 
 
