@@ -592,3 +592,13 @@ def test_D43_the_text_of_a_conversation() -> None:
         created = bench.runner.perform(s.SendCharacters(1_048_576), bench.names)
         assert kinds(created) == ["conversation.item.created"]
     assert error(bench.runner.perform(s.SendCharacters(1), bench.names))["code"] == "conversation_full"
+
+
+def test_D44_the_context_is_not_cut() -> None:
+    bench = Bench("openai-ga")
+    for wanted in ("auto", "disabled", {"type": "retention_ratio", "retention_ratio": 0.8}):
+        answers = bench.send({"type": "session.update", "session": {"type": "realtime", "truncation": wanted}})
+        if wanted == "auto":
+            assert kinds(answers) == ["session.updated"]
+        else:
+            assert error(answers)["param"] == "session.truncation"
