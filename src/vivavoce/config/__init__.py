@@ -1,0 +1,51 @@
+"""Settings: one TOML file, the environment and the command line, read once and frozen.
+
+Laws
+----
+1. This room alone reads configuration files and environment variables.
+2. :func:`load_config` depends on its arguments alone (and on the file that ``path`` names).
+3. Nothing is accepted and ignored: an unknown table or option is an error that names its path.
+4. Keys are :class:`Secret` from the moment they are read, and options of engines are left out of every ``repr``.
+5. What can only be known from the installed engines (does an engine exist, are its options right) is not
+   decided here; ``gateway.deployments`` does it and raises the same :class:`ConfigError`.
+
+``docs/reference/configuration.md`` describes the file for its writer.
+"""
+
+from vivavoce.config.loading import environment_key, load_config
+from vivavoce.config.tables import (
+    API_KEY_VARIABLE,
+    DEFAULT_INSTRUCTIONS,
+    ENGINE_KINDS,
+    MAX_WAITING,
+    Config,
+    DeploymentSettings,
+    EngineKind,
+    EngineSettings,
+    LogLevel,
+    Overrides,
+    ResourceSettings,
+    ServerSettings,
+    Tokenizer,
+)
+from vivavoce.config.values import ConfigError, Secret
+
+__all__ = [
+    "API_KEY_VARIABLE",
+    "DEFAULT_INSTRUCTIONS",
+    "ENGINE_KINDS",
+    "MAX_WAITING",
+    "Config",
+    "ConfigError",
+    "DeploymentSettings",
+    "EngineKind",
+    "EngineSettings",
+    "LogLevel",
+    "Overrides",
+    "ResourceSettings",
+    "Secret",
+    "ServerSettings",
+    "Tokenizer",
+    "environment_key",
+    "load_config",
+]

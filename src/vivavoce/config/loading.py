@@ -1,0 +1,134 @@
+"""The file, the environment and the command line -> :class:`Config`."""
+
+from __future__ import annotations
+
+import re
+import tomllib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from vivavoce.config.convert import check_key_text, check_key_texts, check_names, convert, table_of
+from vivavoce.config.engines import read_deployments, read_engines
+from vivavoce.config.tables import API_KEY_VARIABLE, Config, Overrides, ResourceSettings, ServerSettings
+from vivavoce.config.values import ConfigError, Secret
+
+
+def load_config(path: Path | None, *, environ: Mapping[str, str], overrides: Overrides | None = None) -> Config:
+    """Read the file (None: none), then apply ``environ`` and ``overrides``.
+
+    Keys come from the first of these that has any: ``overrides``, ``VIVAVOCE_API_KEY``, the file. They may be
+    empty afterwards. Without a ``[[deployment]]`` there is one, ``gpt-4o-realtime-preview``.
+
+    Raises :class:`ConfigError`.
+    """
+    overrides = overrides or Overrides()
+    table = {} if path is None else _read(path)
+    check_names(table, ("server", "resource", "deployment", "engine"), "", "table")
+    base = Path() if path is None else path.parent
+    server = convert(table_of(table, "server"), ServerSettings, "server")
+    resource = convert(table_of(table, "resource"), ResourceSettings, "resource")
+    check_key_texts(resource.keys, "resource.keys")
+    return Config(
+        server=_override_tls(_override_server(server, overrides), overrides, base),
+        resource=msgspec.structs.replace(resource, keys=_keys(resource.keys, environ, overrides)),
+        deployments=read_deployments(table),
+        engines=read_engines(table, environ),
+        base=base,
+    )
+
+
+def environment_key(environ: Mapping[str, str]) -> Secret | None:
+    """The key in ``VIVAVOCE_API_KEY``; None when the variable is missing or empty. Raises :class:`ConfigError`."""
+    value = environ.get(API_KEY_VARIABLE, "")
+    if not value:
+        return None
+    key = Secret(value)
+    check_key_text(key, API_KEY_VARIABLE)
+    return key
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        text = path.read_bytes().decode("utf-8")
+    except OSError as error:
+        raise ConfigError(str(path), f"cannot be read: {error.strerror or error}") from None
+    except UnicodeDecodeError as error:
+        line = error.object[: error.start].count(b"\n") + 1
+        raise ConfigError(f"{path}:{line}", "not valid TOML: the file is not UTF-8") from None
+    try:
+        return tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise _syntax_error(path, text, str(error)) from None
+
+
+def _syntax_error(path: Path, text: str, message: str) -> ConfigError:
+    """tomllib tells the place inside its message, as ``(at line 3, column 5)`` or ``(at end of document)``."""
+    found = re.search(r" \(at (?:line (\d+), column (\d+)|end of document)\)$", message)
+    if found is None:
+        return ConfigError(str(path), f"not valid TOML: {message}")
+    problem = f"not valid TOML: {message[: found.start()]}"
+    if found[1] is None:
+        return ConfigError(f"{path}:{len(text.splitlines()) or 1}", f"{problem} (at the end)")
+    return ConfigError(f"{path}:{found[1]}", f"{problem} (column {found[2]})")
+
+
+def _override_server(server: ServerSettings, overrides: Overrides) -> ServerSettings:
+    """Checked by the same types as the file, but a fault names the option that carries it."""
+    said = {
+        "host": overrides.host,
+        "port": overrides.port,
+        "log_level": overrides.log_level,
+        "workers": overrides.workers,
+    }
+    for name, value in said.items():
+        if value is not None:
+            checked = convert({name: value}, ServerSettings, "", lambda field: f"--{field.replace('_', '-')}")
+            server = msgspec.structs.replace(server, **{name: getattr(checked, name)})
+    return server
+
+
+def _override_tls(server: ServerSettings, overrides: Overrides, base: Path) -> ServerSettings:
+    """Certificate and key belong together: those of the command line replace both of the file."""
+    cert, key = server.tls_cert, server.tls_key
+    at_cert, at_key = "server.tls_cert", "server.tls_key"
+    if overrides.tls_cert is not None or overrides.tls_key is not None:
+        cert = None if overrides.tls_cert is None else str(overrides.tls_cert)
+        key = None if overrides.tls_key is None else str(overrides.tls_key)
+        base, at_cert, at_key = Path(), "--tls-cert", "--tls-key"
+    if cert is None:
+        if key is not None:
+            raise ConfigError(at_key, f"a key needs its certificate, {at_cert}")
+        return server
+    cert = str(base / cert)
+    _check_pem(at_cert, cert, "CERTIFICATE")
+    if key is None:
+        _check_pem(at_cert, cert, "PRIVATE KEY")
+    else:
+        key = str(base / key)
+        _check_pem(at_key, key, "PRIVATE KEY")
+    return msgspec.structs.replace(server, tls_cert=cert, tls_key=key)
+
+
+def _check_pem(where: str, path: str, block: str) -> None:
+    """``ssl`` would tell neither the file nor what is wrong with it."""
+    try:
+        content = Path(path).read_bytes()
+    except OSError as error:
+        raise ConfigError(where, f"{path} cannot be read: {error.strerror or error}") from None
+    if f"{block}-----".encode() not in content:
+        raise ConfigError(where, f"{path} holds no PEM block '{block}'")
+
+
+# -------------------------------------------------------------------------------------------------------- keys
+
+
+def _keys(from_file: tuple[Secret, ...], environ: Mapping[str, str], overrides: Overrides) -> tuple[Secret, ...]:
+    for key in overrides.api_keys:
+        check_key_text(key, "--api-key")
+    from_environment = environment_key(environ)
+    if overrides.api_keys:
+        return overrides.api_keys
+    return from_file if from_environment is None else (from_environment,)

@@ -1,0 +1,167 @@
+"""The tables of the configuration file, as they are once they were read and checked."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Final, Literal, TypeAlias, get_args
+
+import msgspec
+
+from vivavoce.config.values import Secret
+
+EngineKind: TypeAlias = Literal[
+    "vad", "transcriber", "end_of_turn", "language_model", "synthesizer", "speech_model"
+]
+ENGINE_KINDS: Final[tuple[EngineKind, ...]] = get_args(EngineKind)
+
+Tokenizer: TypeAlias = Literal["estimate", "o200k"]
+LogLevel: TypeAlias = Literal["debug", "info", "warning", "error"]
+
+MAX_WAITING: Final = 256
+API_KEY_VARIABLE: Final = "VIVAVOCE_API_KEY"
+
+SPEECH_MODEL_STANDS_FOR: Final[tuple[EngineKind, ...]] = ("language_model", "synthesizer")
+
+DEFAULT_INSTRUCTIONS: Final = (
+    "You are a friendly assistant who talks with people. Keep your answers short and easy to follow by ear, "
+    "use the language that the person uses, and admit it when you do not know something."
+)
+
+
+Text: TypeAlias = Annotated[str, msgspec.Meta(min_length=1)]
+Count: TypeAlias = Annotated[int, msgspec.Meta(ge=1)]
+
+
+class ServerSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """``[server]``: the listening socket and the limits of the process."""
+
+    host: Text = "127.0.0.1"
+    port: Annotated[int, msgspec.Meta(ge=0, le=65535)] = 8089
+    """0 takes a free port."""
+    workers: Annotated[int, msgspec.Meta(ge=1, le=256)] = 1
+    """Processes that share the port."""
+    tls_cert: Text | None = None
+    """PEM file of the certificate and those that lead to its root; None speaks plain HTTP and WebSocket. Once it is
+    loaded it is a path as the process finds it; so is ``tls_key``."""
+    tls_key: Text | None = None
+    """PEM file of its key; None when the key is in ``tls_cert``."""
+    max_sessions: Count = 1000
+    max_custom_headers: Annotated[int, msgspec.Meta(ge=0)] = 10
+    """Custom request headers that an upgrade on an Azure path may carry before it is answered 431."""
+    shutdown_grace_s: Annotated[float, msgspec.Meta(ge=0, le=3600)] = 5.0
+    """Seconds that sessions get to end after SIGTERM."""
+    ping_interval_s: Annotated[float, msgspec.Meta(gt=0, le=3600)] = 20.0
+    """Seconds between pings, and the wait for a pong before the connection is dropped."""
+    request_timeout_s: Annotated[float, msgspec.Meta(gt=0, le=3600)] = 30.0
+    """Seconds in which a connection must have sent a request, and that it may idle after one."""
+    compression: bool = False
+    """Accept permessage-deflate from clients that offer it."""
+    session_seconds: Annotated[int, msgspec.Meta(ge=1, le=86400)] = 1800
+    """Seconds after which a session expires."""
+    metrics: bool = True
+    """Answer ``GET /metrics``, for Prometheus."""
+    tokenizer: Tokenizer = "estimate"
+    """What counts the tokens of text."""
+    log_level: LogLevel = "info"
+
+
+class ResourceSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """``[resource]``: what all deployments have in common."""
+
+    name: Text = "vivavoce"
+    keys: tuple[Secret, ...] = ()
+    """Any of them opens every deployment. Empty: nobody may connect until the caller adds one."""
+    subprotocol_keys: bool = True
+    """Take keys from the subprotocol ``openai-insecure-api-key.KEY``, as browsers send them."""
+
+
+class DeploymentSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """``[[deployment]]``: a name that clients ask for, what it claims to be, and the engines behind it."""
+
+    name: str
+    model: Text = "gpt-4o-realtime-preview"
+    version: str = "2024-12-17"
+    """May be empty; then the model is reported without a version."""
+    profile: str = ""
+    """One of ``wire.dialects.profiles.NAMES``, for sessions of its dialect. Empty: it follows the connection, then
+    ``version``."""
+    conversation_created: bool = True
+    """Send ``conversation.created`` after ``session.created``."""
+    strict: bool = True
+    """Refuse what the service refuses; false takes some spellings that only its documents print."""
+    instructions: str = DEFAULT_INSTRUCTIONS
+    heard_text: bool = True
+    """Let the model keep the words of a truncated message that were heard; clients see none either way."""
+    capacity: Annotated[int, msgspec.Meta(ge=1, le=10_000_000)] = 10_000
+    """Thousands of tokens per minute."""
+    requests_per_minute: Count | None = None
+    """None is 6 for each 1000 tokens per minute."""
+    speculate: bool = False
+    """Begin to answer a turn that is likely over, and hold it back until it is."""
+    vad: Text = "silero"
+    transcriber: Text = "pocketsphinx"
+    end_of_turn: Text = "turn_hints"
+    language_model: Text = "scripted"
+    synthesizer: Text = "espeak"
+    speech_model: Text | None = None
+    """Where it is named, it stands for ``language_model`` and ``synthesizer``, which are not used."""
+
+    @property
+    def engines(self) -> Mapping[EngineKind, str]:
+        """Names of the engines that it uses."""
+        unused = ("speech_model",) if self.speech_model is None else SPEECH_MODEL_STANDS_FOR
+        return {kind: getattr(self, kind) for kind in ENGINE_KINDS if kind not in unused}
+
+
+class EngineSettings(msgspec.Struct, frozen=True, kw_only=True):
+    """``[engine.NAME]``: a plug-in with options of its own. ``repr`` leaves the options out: they may hold keys."""
+
+    kind: EngineKind
+    type: str
+    """Name of the plug-in."""
+    options: Mapping[str, object]
+    max_concurrent: int | None = None
+    """Pieces of work that it gets at a time; None for as many as there are."""
+    max_waiting: int = MAX_WAITING
+    """Pieces of work that may wait for their turn."""
+
+    def __repr__(self) -> str:
+        return f"EngineSettings(kind={self.kind!r}, type={self.type!r}, options={{{', '.join(self.options)}}})"
+
+
+class Config(msgspec.Struct, frozen=True, kw_only=True):
+    """All settings of a process."""
+
+    server: ServerSettings = ServerSettings()
+    resource: ResourceSettings = ResourceSettings()
+    deployments: tuple[DeploymentSettings, ...] = ()
+    engines: Mapping[str, EngineSettings] = msgspec.field(default_factory=dict)
+    base: Path = Path()
+    """Folder that relative paths in engine options start from: the one of the file."""
+
+    def with_keys(self, *keys: Secret) -> Config:
+        """The same with other keys."""
+        return msgspec.structs.replace(self, resource=msgspec.structs.replace(self.resource, keys=keys))
+
+    def for_one_worker(self, workers: int) -> Config:
+        """The same for one of ``workers``: its share of the sessions, rounded up."""
+        share = -(-self.server.max_sessions // workers)
+        return msgspec.structs.replace(self, server=msgspec.structs.replace(self.server, max_sessions=share))
+
+    def unused_engines(self) -> tuple[str, ...]:
+        """Names of ``[engine.NAME]`` tables that no deployment refers to."""
+        used = {pair for deployment in self.deployments for pair in deployment.engines.items()}
+        return tuple(name for name, engine in self.engines.items() if (engine.kind, name) not in used)
+
+
+class Overrides(msgspec.Struct, frozen=True, kw_only=True):
+    """What the command line says; it wins over everything else. None or empty: not said."""
+
+    host: str | None = None
+    port: int | None = None
+    tls_cert: Path | None = None
+    tls_key: Path | None = None
+    api_keys: tuple[Secret, ...] = ()
+    log_level: str | None = None
+    workers: int | None = None
