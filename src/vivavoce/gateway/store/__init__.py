@@ -1,0 +1,1 @@
+"""Where accounts, deployments, keys, role assignments and usage are kept."""
