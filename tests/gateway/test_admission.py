@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import asyncio
 from dataclasses import replace
 
 import pytest
@@ -10,12 +11,14 @@ from vivavoce.gateway.admission import (
     Admission,
     AdmissionPolicy,
     UpgradeRequest,
-    admit,
     chosen_subprotocol,
     client_request_id,
+    locate,
 )
+from vivavoce.gateway.admission import admit as decide
 from vivavoce.gateway.auth import KeyRing
 from vivavoce.gateway.deployments import Catalogue, Deployment
+from vivavoce.gateway.principals import Identities, Keys
 from vivavoce.wire.dialects.profiles import GA_PROFILES, PROFILES
 from vivavoce.wire.errors import RefusedHandshake, RefusedSession
 
@@ -32,7 +35,8 @@ def deployment(name: str, model: str, version: str, profile: str = "") -> Deploy
 VOICE = deployment("voice", "gpt-4o-realtime-preview", "2024-10-01")
 NEWER = deployment("newer", "gpt-4o-realtime-preview", "2024-12-17")
 MINI = deployment("mini", "gpt-4o-mini-realtime-preview", "")
-POLICY = AdmissionPolicy(Catalogue([VOICE, NEWER, MINI]), KeyRing([Secret("good"), Secret("other")]))
+POLICY = AdmissionPolicy(Catalogue([VOICE, NEWER, MINI]))
+IDENTITIES = Identities([Keys(KeyRing([Secret("good"), Secret("other")]))])
 
 KEY: Pairs = (("api-key", "good"),)
 BEARER: Pairs = (("Authorization", "Bearer good"),)
@@ -54,6 +58,11 @@ def openai(
 
 def azure_ga(query: Pairs = (("model", "voice"),), headers: Pairs = KEY) -> UpgradeRequest:
     return UpgradeRequest("/openai/v1/realtime", query, headers)
+
+
+def admit(request: UpgradeRequest, policy: AdmissionPolicy, identities: Identities = IDENTITIES) -> Admission:
+    located = locate(request, policy)
+    return decide(located, asyncio.run(identities.of(located.offered)), policy)
 
 
 # ----------------------------------------------------------------------------------------------------- admitted
@@ -375,10 +384,10 @@ def test_subprotocol_keys_are_the_policys_choice() -> None:
 
 def test_nothing_shows_a_key() -> None:
     request = azure((("api-key", "s3cret"),), (("api-key", "s3cret"),), ("openai-insecure-api-key.s3cret",))
-    policy = replace(POLICY, keys=KeyRing([Secret("s3cret")]))
-    assert "s3cret" not in repr(request) + repr(policy)
+    identities = Identities([Keys(KeyRing([Secret("s3cret")]))])
+    assert "s3cret" not in repr(request) + repr(locate(replace(request, query=AZURE), POLICY))
     known = replace(request, query=(*AZURE, *request.query))
-    assert "s3cret" not in repr(admit(known, policy))
+    assert "s3cret" not in repr(admit(known, POLICY, identities))
     with pytest.raises(RefusedSession) as refusal:
         admit(openai(headers=(*BETA, ("Authorization", "Bearer s3cret"))), POLICY)
     assert "s3cret" not in f"{refusal.value} {refusal.value.error}"

@@ -26,6 +26,7 @@ from vivavoce.engines import base
 from vivavoce.gateway.admission import AdmissionPolicy
 from vivavoce.gateway.auth import KeyRing
 from vivavoce.gateway.deployments import Deployment, Deployments, Recipe, Served
+from vivavoce.gateway.principals import Identities, Keys
 from vivavoce.gateway.quota import Quota
 from vivavoce.runtime.engines import Engines, Native
 from vivavoce.server.websocket import RealtimeEndpoint
@@ -118,7 +119,8 @@ class Stage:
         self.endpoint = RealtimeEndpoint(
             deployments=deployments,
             engines=engines,
-            policy=AdmissionPolicy(deployments.catalogue, KeyRing([Secret(_KEY)])),
+            policy=AdmissionPolicy(deployments.catalogue),
+            identities=Identities([Keys(KeyRing([Secret(_KEY)]))]),
             max_sessions=8,
             ping_interval_s=_NEVER_S,
             session_seconds=LIFETIME_S,

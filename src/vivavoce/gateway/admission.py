@@ -1,10 +1,11 @@
-"""May this upgrade request become a session, and of which deployment? A pure decision over data.
+"""May this upgrade request become a session, and of which deployment? Two pure decisions over data.
 
-The order of the checks, which is the order of the refusals that a caller sees:
+:func:`locate` looks at the request alone; who asks is then found out by ``gateway.principals``, which may take time;
+:func:`admit` decides the rest. The order of the checks, which is the order of the refusals that a caller sees:
 
 1. the path is one of ours, and this is a WebSocket upgrade;
 2. Azure paths: no more custom request headers than allowed (431);
-3. the key: without a good one nobody learns what exists here;
+3. who asks: without a good key or token nobody learns what exists here;
 4. calls, which this version does not join;
 5. ``api-version`` (Azure preview path), then the deployment;
 6. a transcription session: whether the profile has such.
@@ -25,9 +26,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Final, Literal, TypeAlias
 
-from vivavoce.gateway.auth import Credential, KeyRing, credentials
+from vivavoce.gateway.auth import Credential, credentials
 from vivavoce.gateway.deployments import Catalogue, Deployment
 from vivavoce.gateway.headers import custom_headers, returned_headers
+from vivavoce.gateway.principals import Principal, Unknown
 from vivavoce.wire import errors
 from vivavoce.wire.dialects import profiles
 from vivavoce.wire.session_config import SessionKind
@@ -78,8 +80,7 @@ class Admission:
     """A session may begin."""
 
     deployment: Deployment
-    principal: str
-    """Who: ``key:`` and a digest, never the key."""
+    principal: Principal
     profile: str
     """The edition of the service that this session reproduces; it has one dialect (``wire.dialects.profiles``)."""
     returned_headers: tuple[tuple[str, str], ...] = ()
@@ -93,15 +94,22 @@ class AdmissionPolicy:
     """What the decision rests on."""
 
     catalogue: Catalogue
-    keys: KeyRing = field(repr=False)
     max_custom_headers: int = 10
     subprotocol_keys: bool = True
 
 
-def admit(request: UpgradeRequest, policy: AdmissionPolicy) -> Admission:
-    """Decide. Raises ``RefusedHandshake`` or ``RefusedSession``. The upgrade is answered with
-    :func:`chosen_subprotocol` in any case, or a browser would never see the error.
-    """
+@dataclass(frozen=True, slots=True)
+class Located:
+    """A request that a realtime path may answer; who asks is not known yet."""
+
+    request: UpgradeRequest
+    path: str
+    """One of :data:`REALTIME_PATHS`."""
+    offered: tuple[Credential, ...]
+
+
+def locate(request: UpgradeRequest, policy: AdmissionPolicy) -> Located:
+    """The checks before anybody asks who it is. Raises ``RefusedHandshake``."""
     path = request.path.rstrip("/")
     if path not in REALTIME_PATHS:
         raise errors.resource_not_found()
@@ -109,7 +117,19 @@ def admit(request: UpgradeRequest, policy: AdmissionPolicy) -> Admission:
         raise errors.upgrade_required()
     if path != OPENAI_PATH and len(custom_headers(request.headers)) > policy.max_custom_headers:
         raise errors.too_many_headers(policy.max_custom_headers)
-    principal = _identify(request, policy, azure=path != OPENAI_PATH)
+    offered = credentials(
+        request.query, request.headers, request.subprotocols, subprotocol_keys=policy.subprotocol_keys
+    )
+    return Located(request, path, offered)
+
+
+def admit(located: Located, who: Principal | Unknown, policy: AdmissionPolicy) -> Admission:
+    """Decide. Raises ``RefusedHandshake`` or ``RefusedSession``. The upgrade is answered with
+    :func:`chosen_subprotocol` in any case, or a browser would never see the error.
+    """
+    request, path = located.request, located.path
+    if isinstance(who, Unknown):
+        raise _nobody(who, azure=path != OPENAI_PATH)
     if path != AZURE_PREVIEW_PATH and request.parameter("call_id"):
         raise _unsupported(path, "Joining a call (call_id) is not supported by this server.")
     dialect = _dialect(request, path)
@@ -127,7 +147,7 @@ def admit(request: UpgradeRequest, policy: AdmissionPolicy) -> Admission:
         profile=profile,
         dialect=dialect,
         kind=kind,
-        principal=principal,
+        principal=who,
         returned_headers=tuple(returned_headers(request.headers)) if path == AZURE_PREVIEW_PATH else (),
     )
 
@@ -137,16 +157,10 @@ def chosen_subprotocol(offered: Sequence[str]) -> str | None:
     return SUBPROTOCOL if SUBPROTOCOL in offered else None
 
 
-def _identify(request: UpgradeRequest, policy: AdmissionPolicy, *, azure: bool) -> str:
-    offered: tuple[Credential, ...] = credentials(
-        request.query, request.headers, request.subprotocols, subprotocol_keys=policy.subprotocol_keys
-    )
-    principal = policy.keys.identify(offered)
-    if principal is not None:
-        return principal
+def _nobody(who: Unknown, *, azure: bool) -> errors.Refused:
     if azure:
-        raise errors.access_denied()
-    raise errors.incorrect_api_key(offered[0].value) if offered else errors.missing_bearer()
+        return errors.access_denied()
+    return errors.missing_bearer() if who.offered is None else errors.incorrect_api_key(who.offered.value)
 
 
 def _dialect(request: UpgradeRequest, path: str) -> Dialect:

@@ -22,6 +22,7 @@ from vivavoce.engines.registry import Registry
 from vivavoce.gateway.admission import AdmissionPolicy
 from vivavoce.gateway.auth import KeyRing
 from vivavoce.gateway.deployments import Deployments, Recipe, Substitution, open_deployments
+from vivavoce.gateway.principals import Identities, Keys
 from vivavoce.gateway.quota import Counters
 from vivavoce.runtime.bugs import outline
 from vivavoce.runtime.engines import SILENT, Cascaded, Engines, Native
@@ -114,11 +115,9 @@ async def assembled(
             deployments=deployments,
             engines=engines,
             policy=AdmissionPolicy(
-                deployments.catalogue,
-                KeyRing(config.resource.keys),
-                config.server.max_custom_headers,
-                config.resource.subprotocol_keys,
+                deployments.catalogue, config.server.max_custom_headers, config.resource.subprotocol_keys
             ),
+            identities=Identities([Keys(KeyRing(config.resource.keys))]),
             max_sessions=config.server.max_sessions,
             ping_interval_s=config.server.ping_interval_s,
             session_seconds=config.server.session_seconds,

@@ -15,8 +15,9 @@ from prometheus_client import Counter
 
 from vivavoce.core.session import CLOSE_GOING_AWAY, Identity, Session
 from vivavoce.core.usage import Tokens
-from vivavoce.gateway.admission import Admission, AdmissionPolicy, admit
+from vivavoce.gateway.admission import Admission, AdmissionPolicy, admit, locate
 from vivavoce.gateway.deployments import Deployment, Deployments
+from vivavoce.gateway.principals import Identities
 from vivavoce.gateway.quota import Denied, Quota, Reservation
 from vivavoce.runtime.bugs import outline
 from vivavoce.runtime.driver import CLOSE_BUG, Driver
@@ -62,6 +63,7 @@ class RealtimeEndpoint:
         deployments: Deployments,
         engines: dict[str, Engines],
         policy: AdmissionPolicy,
+        identities: Identities,
         max_sessions: int,
         ping_interval_s: float,
         session_seconds: int,
@@ -74,6 +76,7 @@ class RealtimeEndpoint:
         self._deployments = deployments
         self._engines = engines
         self._policy = policy
+        self._identities = identities
         self._max_sessions = max_sessions
         self._ping_interval_s = ping_interval_s
         self._session_seconds = session_seconds
@@ -98,7 +101,8 @@ class RealtimeEndpoint:
         handshake = Handshake(request)
         path = _printable(handshake.asked.path)
         try:
-            admission = admit(handshake.asked, self._policy)
+            located = locate(handshake.asked, self._policy)
+            admission = admit(located, await self._identities.of(located.offered), self._policy)
             if self.draining or len(self._open) >= self._max_sessions:
                 raise errors.server_busy(_BUSY_RETRY_S) if handshake.is_azure else errors.server_busy_session()
         except RefusedHandshake as refused:
@@ -208,7 +212,7 @@ class RealtimeEndpoint:
             session.id,
             deployment.name,
             admission.profile,
-            admission.principal,
+            admission.principal.id,
             request_ids,
         )
         started = time.monotonic()

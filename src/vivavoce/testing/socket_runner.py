@@ -22,6 +22,7 @@ from vivavoce.engines import base
 from vivavoce.gateway.admission import AdmissionPolicy
 from vivavoce.gateway.auth import KeyRing
 from vivavoce.gateway.deployments import Deployment, Deployments, Recipe, Served
+from vivavoce.gateway.principals import Identities, Keys
 from vivavoce.gateway.quota import Quota
 from vivavoce.runtime.engines import Engines, Native
 from vivavoce.server.websocket import RealtimeEndpoint
@@ -110,7 +111,8 @@ class _Theatre:
         return RealtimeEndpoint(
             deployments=deployments,
             engines={s.DEPLOYMENT: Engines(self.pool, self.transcriber, self.end_of_turn, Native(self.model))},
-            policy=AdmissionPolicy(deployments.catalogue, KeyRing([Secret(_KEY)])),
+            policy=AdmissionPolicy(deployments.catalogue),
+            identities=Identities([Keys(KeyRing([Secret(_KEY)]))]),
             max_sessions=1,
             ping_interval_s=_NEVER_S,
             session_seconds=settings.session_seconds,

@@ -1,0 +1,109 @@
+"""Who is connecting: from the credentials of a request to a principal.
+
+Laws
+----
+1. A credential is asked of every source, in their order, and the credentials in theirs; the first principal counts.
+   Clients send several at once: a placeholder in one place and the true key in another.
+2. A source that knows the kind of a credential but not this one says why, as :class:`Unknown`; one that has nothing
+   to do with it says None. Nothing here raises for what somebody offered.
+3. A :class:`Principal` and an :class:`Unknown` hold no secret: both may be logged as they are.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal, Protocol, TypeAlias
+
+from vivavoce.gateway.auth import Credential, KeyRing
+
+PrincipalKind: TypeAlias = Literal["key", "entra", "oidc", "ephemeral"]
+
+Fault: TypeAlias = Literal["missing", "unknown", "token", "unavailable"]
+"""Nothing was offered; what was offered is no key and no token; a token that does not hold; whoever could tell
+cannot be reached."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Principal:
+    """Somebody whom we know. What they may do is decided elsewhere (``gateway.roles``)."""
+
+    kind: PrincipalKind
+    id: str
+    """For logs and counters, unique: ``key:`` and a digest, ``entra:`` tenant ``/`` object id, ..."""
+    account: str | None = None
+    """ARM id of the only account that a key or an ephemeral secret opens; None for tokens, which roles decide."""
+    tenant: str | None = None
+    """Of an Entra token, in lower case."""
+    oid: str | None = None
+    """What role assignments name: the object id of a user or service principal in lower case, or, of another issuer,
+    ``NAME:SUBJECT``."""
+    appid: str | None = None
+    """The client application that a token was given to."""
+    groups: frozenset[str] = frozenset()
+    """As ``oid``, those that it is a member of by its token."""
+    is_app: bool = False
+    """A service principal rather than a person."""
+    grant: object = None
+    """What an ephemeral secret is bound to."""
+
+    @property
+    def is_token(self) -> bool:
+        """Roles decide what it may do."""
+        return self.kind in ("entra", "oidc")
+
+
+@dataclass(frozen=True, slots=True)
+class Unknown:
+    """Nobody whom we know."""
+
+    fault: Fault
+    offered: Credential | None = None
+    """The credential at fault: the first that was offered, unless a source knew its kind."""
+    why: str = ""
+    """For the log alone; says nothing that the credential holds."""
+
+
+class Source(Protocol):
+    """Knows one kind of credential."""
+
+    async def identify(self, credential: Credential, account: str | None) -> Principal | Unknown | None:
+        """``account``: ARM id of the only account that is meant, None for any."""
+
+
+class Identities:
+    """All sources together."""
+
+    __slots__ = ("_sources",)
+
+    def __init__(self, sources: Sequence[Source]) -> None:
+        self._sources = tuple(sources)
+
+    async def of(self, offered: Sequence[Credential], account: str | None = None) -> Principal | Unknown:
+        """Who offers these credentials to ``account`` (ARM id; None: the request does not say)."""
+        fault: Unknown | None = None
+        for credential in offered:
+            for source in self._sources:
+                found = await source.identify(credential, account)
+                if isinstance(found, Principal):
+                    return found
+                fault = fault or found
+        if fault is not None:
+            return fault
+        return Unknown("unknown", offered[0]) if offered else Unknown("missing")
+
+
+class Keys:
+    """The keys of one account, as they were configured."""
+
+    __slots__ = ("_account", "_ring")
+
+    def __init__(self, ring: KeyRing, account: str | None = None) -> None:
+        self._ring = ring
+        self._account = account
+
+    async def identify(self, credential: Credential, account: str | None) -> Principal | None:
+        if account is not None and self._account is not None and account != self._account:
+            return None
+        found = self._ring.identify([credential])
+        return None if found is None else Principal(kind="key", id=found, account=self._account)
