@@ -1,6 +1,6 @@
 """May this upgrade request become a session, and of which deployment? Two pure decisions over data.
 
-:func:`locate` looks at the request alone; who asks is then found out by ``gateway.principals``, which may take time;
+:func:`locate` looks at the request alone; who asks is then found out by ``gateway.principals``, which takes time;
 :func:`admit` decides the rest. The order of the checks, which is the order of the refusals that a caller sees:
 
 1. the path is one of ours, and this is a WebSocket upgrade;

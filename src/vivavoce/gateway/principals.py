@@ -36,7 +36,7 @@ class Principal:
     tenant: str | None = None
     """Of an Entra token, in lower case."""
     oid: str | None = None
-    """What role assignments name: the object id of a user or service principal in lower case, or, of another issuer,
+    """What role assignments name: the object id of a user or service principal in lower case, or of another issuer
     ``NAME:SUBJECT``."""
     appid: str | None = None
     """The client application that a token was given to."""
