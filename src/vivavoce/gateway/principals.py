@@ -19,9 +19,9 @@ from vivavoce.gateway.auth import Credential, KeyRing
 
 PrincipalKind: TypeAlias = Literal["key", "entra", "oidc", "ephemeral"]
 
-Fault: TypeAlias = Literal["missing", "unknown", "token", "unavailable"]
-"""Nothing was offered; what was offered is no key and no token; a token that does not hold; whoever could tell
-cannot be reached."""
+Fault: TypeAlias = Literal["missing", "unknown", "token", "claims", "unavailable"]
+"""Nothing was offered; what was offered is no key that we know; a token that no issuer of ours has signed; one that
+was signed, but not for this; whoever could tell cannot be reached."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -36,8 +36,8 @@ class Principal:
     tenant: str | None = None
     """Of an Entra token, in lower case."""
     oid: str | None = None
-    """What role assignments name: the object id of a user or service principal in lower case, or of another issuer
-    ``NAME:SUBJECT``."""
+    """What role assignments name: the object id of a user or service principal, in lower case; of another issuer
+    than Entra ``NAME:SUBJECT``, as it is."""
     appid: str | None = None
     """The client application that a token was given to."""
     groups: frozenset[str] = frozenset()
