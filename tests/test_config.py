@@ -186,7 +186,7 @@ def test_faults_name_their_place(text: str, path: str, problem: str, tmp_path: P
 
 def test_an_unknown_name_without_a_near_one_lists_all(tmp_path: Path) -> None:
     with pytest.raises(
-        ConfigError, match=r"^zzz: unknown table \(there are: server, resource, deployment, engine\)$"
+        ConfigError, match=r"^zzz: unknown table \(there are: server, resource, audit, deployment, engine\)$"
     ):
         load("[zzz]", tmp_path)
 
@@ -357,6 +357,7 @@ def test_the_kinds_are_those_of_the_registry() -> None:
 TABLES: dict[str, type[msgspec.Struct]] = {
     "`[server]`": module.ServerSettings,
     "`[resource]`": module.ResourceSettings,
+    "`[audit]`": module.AuditSettings,
     "`[[deployment]]`": module.DeploymentSettings,
 }
 MANUAL = Path(__file__).parents[1] / "docs" / "reference" / "configuration.md"
@@ -376,6 +377,7 @@ def test_the_manual_names_every_option_with_its_default() -> None:
                 told_in_words.add(option.name)
     assert told_in_words == {
         "name",
+        "path",
         "profile",
         "instructions",
         "requests_per_minute",
@@ -425,3 +427,8 @@ def test_faults_of_an_option_from_the_environment(
     with pytest.raises(ConfigError) as raised:
         load_config(path, environ=environ)
     assert (raised.value.path, raised.value.problem) == ("engine.far.api_key_env", problem)
+
+
+def test_the_audit_is_found_from_the_folder_of_the_file(tmp_path: Path) -> None:
+    assert load('[audit]\npath = "audit.jsonl"', tmp_path).audit.path == str(tmp_path / "audit.jsonl")
+    assert load("", tmp_path).audit.path is None

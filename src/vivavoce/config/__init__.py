@@ -12,6 +12,7 @@ Laws
 ``docs/reference/configuration.md`` describes the file for its writer.
 """
 
+from vivavoce.config.audit import AuditSettings
 from vivavoce.config.loading import environment_key, load_config
 from vivavoce.config.tables import (
     API_KEY_VARIABLE,
@@ -35,6 +36,7 @@ __all__ = [
     "DEFAULT_INSTRUCTIONS",
     "ENGINE_KINDS",
     "MAX_WAITING",
+    "AuditSettings",
     "Config",
     "ConfigError",
     "DeploymentSettings",

@@ -12,13 +12,11 @@ from vivavoce.config.convert import convert, table_of, with_environment
 from vivavoce.config.tables import (
     MAX_WAITING,
     SPEECH_MODEL_STANDS_FOR,
-    Count,
     DeploymentSettings,
     EngineKind,
     EngineSettings,
-    Text,
 )
-from vivavoce.config.values import ConfigError
+from vivavoce.config.values import ConfigError, Count, Text
 from vivavoce.wire.dialects.profiles import NAMES
 
 _ENGINE_NAME: Final = re.compile(r"[A-Za-z0-9_-]{1,64}")

@@ -10,6 +10,7 @@ from typing import Any
 
 import msgspec
 
+from vivavoce.config.audit import read_audit
 from vivavoce.config.convert import check_key_text, check_key_texts, check_names, convert, table_of
 from vivavoce.config.engines import read_deployments, read_engines
 from vivavoce.config.tables import API_KEY_VARIABLE, Config, Overrides, ResourceSettings, ServerSettings
@@ -26,7 +27,7 @@ def load_config(path: Path | None, *, environ: Mapping[str, str], overrides: Ove
     """
     overrides = overrides or Overrides()
     table = {} if path is None else _read(path)
-    check_names(table, ("server", "resource", "deployment", "engine"), "", "table")
+    check_names(table, ("server", "resource", "audit", "deployment", "engine"), "", "table")
     base = Path() if path is None else path.parent
     server = convert(table_of(table, "server"), ServerSettings, "server")
     resource = convert(table_of(table, "resource"), ResourceSettings, "resource")
@@ -34,6 +35,7 @@ def load_config(path: Path | None, *, environ: Mapping[str, str], overrides: Ove
     return Config(
         server=_override_tls(_override_server(server, overrides), overrides, base),
         resource=msgspec.structs.replace(resource, keys=_keys(resource.keys, environ, overrides)),
+        audit=read_audit(table, base),
         deployments=read_deployments(table),
         engines=read_engines(table, environ),
         base=base,

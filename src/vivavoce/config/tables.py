@@ -8,7 +8,8 @@ from typing import Annotated, Final, Literal, TypeAlias, get_args
 
 import msgspec
 
-from vivavoce.config.values import Secret
+from vivavoce.config.audit import AuditSettings
+from vivavoce.config.values import Count, Secret, Text
 
 EngineKind: TypeAlias = Literal[
     "vad", "transcriber", "end_of_turn", "language_model", "synthesizer", "speech_model"
@@ -27,10 +28,6 @@ DEFAULT_INSTRUCTIONS: Final = (
     "You are a friendly assistant who talks with people. Keep your answers short and easy to follow by ear, "
     "use the language that the person uses, and admit it when you do not know something."
 )
-
-
-Text: TypeAlias = Annotated[str, msgspec.Meta(min_length=1)]
-Count: TypeAlias = Annotated[int, msgspec.Meta(ge=1)]
 
 
 class ServerSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -135,6 +132,7 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
 
     server: ServerSettings = ServerSettings()
     resource: ResourceSettings = ResourceSettings()
+    audit: AuditSettings = AuditSettings()
     deployments: tuple[DeploymentSettings, ...] = ()
     engines: Mapping[str, EngineSettings] = msgspec.field(default_factory=dict)
     base: Path = Path()

@@ -1,8 +1,14 @@
-"""What every part of the configuration uses: its error, and texts that must not be shown."""
+"""What every part of the configuration uses: its error, its types, and texts that must not be shown."""
 
 from __future__ import annotations
 
 import hmac
+from typing import Annotated, TypeAlias
+
+import msgspec
+
+Text: TypeAlias = Annotated[str, msgspec.Meta(min_length=1)]
+Count: TypeAlias = Annotated[int, msgspec.Meta(ge=1)]
 
 
 class ConfigError(Exception):

@@ -20,6 +20,7 @@ from vivavoce.config import Config
 from vivavoce.engines.base import Vad
 from vivavoce.engines.registry import Registry
 from vivavoce.gateway.admission import AdmissionPolicy
+from vivavoce.gateway.audit import open_audit
 from vivavoce.gateway.auth import KeyRing
 from vivavoce.gateway.deployments import Deployments, Recipe, Substitution, open_deployments
 from vivavoce.gateway.principals import Identities, Keys
@@ -101,6 +102,7 @@ async def assembled(
     reduces_noise = noise_reduction.available()
     log.info("noise reduction is %s", "installed" if reduces_noise else "not installed")
     async with AsyncExitStack() as stack:
+        audit = stack.enter_context(open_audit(config.audit))
         deployments = await stack.enter_async_context(
             open_deployments(
                 config,
@@ -125,6 +127,7 @@ async def assembled(
             tokens=tokens,
             reduces_noise=reduces_noise,
             metrics=metrics,
+            audit=audit,
         )
         if metrics is not None:
             metrics.look_at(deployments.engines)

@@ -19,6 +19,7 @@ from aiohttp._websocket.writer import WebSocketWriter
 from multidict import CIMultiDict
 
 from vivavoce.gateway.admission import AZURE_PREFIX, UpgradeRequest, chosen_subprotocol, client_request_id
+from vivavoce.gateway.audit import Caller
 from vivavoce.wire.codec import MAX_FRAME_BYTES
 from vivavoce.wire.errors import RefusedHandshake, RefusedSession
 
@@ -55,6 +56,11 @@ class Handshake:
     def ids(self) -> str:
         """For a log line."""
         return f"request {self.id}" + (f" ({self.client_id})" if self.client_id else "")
+
+    @property
+    def caller(self) -> Caller:
+        """For the audit."""
+        return Caller(request_id=self.id, client_request_id=self.client_id, address=self.request.remote)
 
     def answer_headers(self, more: Iterable[tuple[str, str]] = (), *, upgrade: bool) -> CIMultiDict[str]:
         """Those of the answer to this request, after ``more`` of the caller's own, which they win over."""

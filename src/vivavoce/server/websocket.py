@@ -16,6 +16,7 @@ from prometheus_client import Counter
 from vivavoce.core.session import CLOSE_GOING_AWAY, Identity, Session
 from vivavoce.core.usage import Tokens
 from vivavoce.gateway.admission import Admission, AdmissionPolicy, admit, locate
+from vivavoce.gateway.audit import ANONYMOUS, Audit, Details
 from vivavoce.gateway.deployments import Deployment, Deployments
 from vivavoce.gateway.principals import Identities
 from vivavoce.gateway.quota import Denied, Quota, Reservation
@@ -34,6 +35,9 @@ from vivavoce.wire.session_config import SessionConfig
 log = logging.getLogger(__name__)
 
 CLOSE_KEEPALIVE: Final = 1011
+_UNAUTHORIZED: Final = 401
+_CLOSE_UNAUTHORIZED: Final = 3000
+_REALTIME: Final = "Microsoft.CognitiveServices/accounts/OpenAI/deployments/realtime/action"
 _BUSY_RETRY_S: Final = 1
 _TURN_S: Final = 0.005
 """Seconds of work on one client's frames before the other sessions get a turn."""
@@ -71,8 +75,10 @@ class RealtimeEndpoint:
         tokens: Tokens | None = None,
         reduces_noise: bool = False,
         metrics: Metrics | None = None,
+        audit: Audit | None = None,
     ) -> None:
-        """``metrics``: where sessions are counted, None for nowhere."""
+        """``metrics``: where sessions are counted; ``audit``: where it is written down who was refused; None for
+        nowhere."""
         self._deployments = deployments
         self._engines = engines
         self._policy = policy
@@ -86,6 +92,7 @@ class RealtimeEndpoint:
         self._codecs: dict[tuple[str, bool, bool], Codec] = {}
         self._open: set[SocketOutbox] = set()
         self._metrics = metrics
+        self._audit = audit
         self._counted: dict[Driver, _Counted] = {}
         self.empty = asyncio.Event()
         """Set while no session is open."""
@@ -108,16 +115,26 @@ class RealtimeEndpoint:
         except RefusedHandshake as refused:
             log.info("refused %s: %d %s, %s", path, refused.status, refused.code, handshake.ids)
             self._count_refusal(refused.status)
+            if refused.status == _UNAUTHORIZED:
+                self._audit_refusal(handshake, Details(status=refused.status, code=refused.code))
             return handshake.refuse(refused)
         except RefusedSession as refused:
             log.info("refused %s: %d %s, %s", path, refused.close_code, refused.reason, handshake.ids)
             self._count_refusal(refused.close_code)
+            if refused.close_code == _CLOSE_UNAUTHORIZED:
+                self._audit_refusal(handshake, Details(status=refused.close_code, code=refused.error.code))
             return await handshake.tell(refused)
         return await self._serve(handshake, admission)
 
     def _count_refusal(self, status: int) -> None:
         if self._metrics is not None:
             self._metrics.refused.labels(str(status)).inc()
+
+    def _audit_refusal(self, handshake: Handshake, details: Details) -> None:
+        if self._audit is not None:
+            self._audit.record(
+                ANONYMOUS, _REALTIME, handshake.asked.path, "refused", details, caller=handshake.caller
+            )
 
     def count_events(self) -> None:
         """Add to the metrics what the open sessions have heard and said since the last time."""
