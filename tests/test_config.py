@@ -381,6 +381,7 @@ def test_the_manual_names_every_option_with_its_default() -> None:
         "profile",
         "instructions",
         "requests_per_minute",
+        "session_seconds",
         "speech_model",
         "tls_cert",
         "tls_key",

@@ -114,6 +114,13 @@ def test_session_expired() -> None:
     )
 
 
+@pytest.mark.parametrize(
+    ("seconds", "told"), [(1, "1 second"), (60, "1 minute"), (90, "90 seconds"), (3600, "60 minutes")]
+)
+def test_the_text_of_session_expired_tells_the_true_length(seconds: int, told: str) -> None:
+    assert errors.session_expired(seconds).message == f"Your session hit the maximum duration of {told}."
+
+
 def test_internal_error_tells_no_detail() -> None:
     body = errors.internal_error_body()
     assert (body.type, body.code, body.param, body.event_id) == ("server_error", None, None, None)

@@ -54,8 +54,8 @@ class ServerSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
     """Seconds in which a connection must have sent a request, and that it may idle after one."""
     compression: bool = False
     """Accept permessage-deflate from clients that offer it."""
-    session_seconds: Annotated[int, msgspec.Meta(ge=1, le=86400)] = 1800
-    """Seconds after which a session expires."""
+    session_seconds: Annotated[int, msgspec.Meta(ge=1, le=86400)] | None = None
+    """Seconds after which a session expires; None: as its dialect has it (``profiles.session_seconds``)."""
     metrics: bool = True
     """Answer ``GET /metrics``, for Prometheus."""
     tokenizer: Tokenizer = "estimate"

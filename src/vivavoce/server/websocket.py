@@ -29,6 +29,7 @@ from vivavoce.server.outbox import CLOSE_S, SocketOutbox
 from vivavoce.wire import errors
 from vivavoce.wire import server_events as se
 from vivavoce.wire.codec import Codec, codec_of
+from vivavoce.wire.dialects.profiles import session_seconds
 from vivavoce.wire.errors import RefusedHandshake, RefusedSession
 from vivavoce.wire.session_config import SessionConfig
 
@@ -70,15 +71,16 @@ class RealtimeEndpoint:
         identities: Identities,
         max_sessions: int,
         ping_interval_s: float,
-        session_seconds: int,
+        session_seconds: int | None,
         compression: bool,
         tokens: Tokens | None = None,
         reduces_noise: bool = False,
         metrics: Metrics | None = None,
         audit: Audit | None = None,
     ) -> None:
-        """``metrics``: where sessions are counted; ``audit``: where it is written down who was refused; None for
-        nowhere."""
+        """``session_seconds``: how long a session lasts, None for as long as in its dialect; ``metrics``: where
+        sessions are counted; ``audit``: where it is written down who was refused; None for nowhere.
+        """
         self._deployments = deployments
         self._engines = engines
         self._policy = policy
@@ -206,7 +208,7 @@ class RealtimeEndpoint:
             tokens=self._tokens,
             model=deployment.reported_model,
             created_at=int(time.time()),
-            lifetime_s=self._session_seconds,
+            lifetime_s=self._session_seconds or session_seconds(admission.profile),
             seed=secrets.token_bytes(32),
             model_aliases=frozenset({deployment.name, deployment.model}),
             kind=admission.kind,

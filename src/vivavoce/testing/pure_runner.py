@@ -30,6 +30,7 @@ from vivavoce.testing.ledger import Ledger, frames, sound
 from vivavoce.testing.matching import Actual, Closed, Judge, Names
 from vivavoce.wire import errors
 from vivavoce.wire.codec import codec_of
+from vivavoce.wire.dialects.profiles import session_seconds
 from vivavoce.wire.server_events import Logprob
 from vivavoce.wire.session_config import SessionConfig
 
@@ -73,7 +74,7 @@ class PureRunner:
         identity = Identity(
             model=settings.model,
             created_at=_BIRTH,
-            lifetime_s=settings.session_seconds,
+            lifetime_s=settings.session_seconds or session_seconds(settings.profile),
             seed=seed,
             model_aliases=frozenset({s.DEPLOYMENT}),
             kind=settings.intent,

@@ -232,7 +232,8 @@ class Settings:
     instructions: str = ""
     conversation_created: bool = True
     strict: bool = True
-    session_seconds: int = 1800
+    session_seconds: int | None = None
+    """None: as long as a session lasts in the dialect of the client."""
     tokens: int = 100_000
     """Per minute."""
     requests: int = 600

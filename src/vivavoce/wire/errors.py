@@ -408,9 +408,12 @@ def internal_error_body() -> ErrorBody:
 
 
 def session_expired(seconds: int) -> ErrorBody:
+    """Sessions of the service last whole minutes; where a server was told otherwise, the text is true as well."""
+    minutes, rest = divmod(seconds, 60)
+    number, unit = (seconds, "second") if rest else (minutes, "minute")
     return ErrorBody(
         code="session_expired",
-        message=f"Your session hit the maximum duration of {seconds // 60} minutes.",
+        message=f"Your session hit the maximum duration of {number} {unit}{'' if number == 1 else 's'}.",
     )
 
 

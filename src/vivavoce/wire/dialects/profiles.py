@@ -100,6 +100,8 @@ GA_PROFILES: Final[dict[str, GaProfile]] = {
 
 NAMES: Final = (*PROFILES, *GA_PROFILES)
 NEWEST: Final = "azure-2025-04"
+PREVIEW_SESSION_SECONDS: Final = 1800
+GA_SESSION_SECONDS: Final = 3600
 
 _SINCE: Final = (
     ("2025-04-01", NEWEST),
@@ -113,6 +115,11 @@ _DATE: Final = re.compile(r"\d{4}-\d\d-\d\d")
 def transcribes(profile: str) -> bool:
     """Whether this edition of the service has transcription sessions."""
     return profile in GA_PROFILES or PROFILES[profile].of_2025
+
+
+def session_seconds(profile: str) -> int:
+    """How long its sessions last (protocol section 1.4)."""
+    return GA_SESSION_SECONDS if profile in GA_PROFILES else PREVIEW_SESSION_SECONDS
 
 
 def profile_of_version(version: str) -> str:
