@@ -71,15 +71,21 @@ def ga_summary() -> str:
 
 
 def _ga_table(direction: Direction) -> str:
-    missing = measure_ga().missing
+    coverage = measure_ga()
     table = load_table(GA_TABLE)
     lines = []
     for shape in table.of(direction):
         event = table.events.get((direction, shape.name)) is shape
         fields_ = [one for one in shape.fields.values() if not event or one.name not in ("type", "event_id")]
-        names = [f"**`{one.name}`**" if missing[f"{direction} {one}"] else f"`{one.name}`" for one in fields_]
-        lines.append([f"`{shape.name}`" if event else shape.name, ", ".join(names)])
-    return _table(["event, or object in events", "fields"], lines)
+        names = [
+            f"**`{one.name}`**" if coverage.missing[f"{direction} {one}"] else f"`{one.name}`" for one in fields_
+        ]
+        line = [f"`{shape.name}`" if event else shape.name, ", ".join(names)]
+        if direction == "client":
+            line.append(str(sum(coverage.refused[row] for row in (shape.name, *map(str, shape.fields.values())))))
+        lines.append(line)
+    refused = ["refused"] if direction == "client" else []
+    return _table(["event, or object in events", "fields", *refused], lines)
 
 
 def _coverage_table(coverage: Coverage, direction: Direction) -> str:

@@ -81,7 +81,7 @@ def measure(path: Path = TABLE, scripts: Path = SCRIPTS) -> Coverage:
     for (direction, _), shape in table.events.items():
         if direction == "client":
             for profile in ORDER:
-                for probe, problem in _run(table, shape, profile, seen):
+                for probe, problem in run_probes(table, shape, profile, seen.watcher):
                     count += 1
                     shown[probe.row][probe.shows] += [f"{profile}: {problem}"] if problem else []
     for row, problems in _session_defaults(table).items():
@@ -131,22 +131,26 @@ class _Seen:
                 return  # It rests on an event that this profile does not send.
 
 
-def _run(table: Table, event: Shape, profile: str, seen: _Seen) -> Iterator[tuple[Probe, str | None]]:
+def run_probes(
+    table: Table, event: Shape, profile: str, watcher: Callable[[str, str], Callable[[Frame], None]]
+) -> Iterator[tuple[Probe, str | None]]:
     """Each probe of a client event with what is wrong with its answer."""
-    watch = seen.watcher(profile, f"probes of {event.name}")
+    watch = watcher(profile, f"probes of {event.name}")
 
-    intent = event.extra.get("intent") if transcribes(profile) else None
+    def bench(intent: str | None) -> Bench:
+        return Bench(profile, event.extra.get("setup", ""), intent if transcribes(profile) else None, watch)
 
-    def bench() -> Bench:
-        return Bench(profile, event.extra.get("setup", ""), intent, watch)
-
-    try:
-        shared = bench()
-    except s.ScriptError as error:
-        yield from ((probe, str(error)) for probe in probes(table, event, profile))
-        return
+    # What is refused changes nothing, so one session does for all of them.
+    shared: dict[str | None, Bench] = {}
     for probe in probes(table, event, profile):
-        yield probe, (shared if probe.refused else bench()).problem(probe)
+        try:
+            one = bench(probe.intent) if not probe.refused or probe.intent not in shared else shared[probe.intent]
+        except s.ScriptError as error:
+            yield probe, str(error)
+            continue
+        if probe.refused:
+            shared[probe.intent] = one
+        yield probe, one.problem(probe)
 
 
 def _session_defaults(table: Table) -> dict[str, list[str]]:
@@ -183,8 +187,8 @@ def _client_rows(table: Table, shown: dict[str, dict[str, list[str]]]) -> Iterat
         for row, name in [(shape.name, ""), *((str(one), one.name) for one in shape.fields.values())]:
             found = shown.get(row, {})
             missing = [f"{what} ({problems[0]})" for what, problems in found.items() if problems]
-            if not found:
-                missing = ["nothing shows it"]
+            if not any(what.startswith("refused") for what in found):
+                missing.append("nothing of it is refused")
             yield Row("client", shape.name, name, missing, len(found) - len(missing))
 
 

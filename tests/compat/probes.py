@@ -1,20 +1,26 @@
 """Client events made of the table: for every field values that must be accepted, and values that must be refused.
 
 A probe is one client event and what must come of it. :func:`probes` makes those of one profile, :class:`Bench`
-sends them to the pure session, behind the codec.
+sends them to the pure session, behind the codec. The texts of errors that follow from the table are in
+``probe_texts``; those that do not stand in the table.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+import pickle
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from functools import partial
+from io import BytesIO
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, Final, TypeAlias
 
+import probe_texts as texts
 from preview_table import ArrayOf, Field, Literally, MapOf, Plain, Ref, Shape, Table, Type
 
+from vivavoce.core.ids import Ids
 from vivavoce.testing import script as s
 from vivavoce.testing.matching import Actual, Closed, Names
 from vivavoce.testing.pure_runner import Frame, PureRunner
@@ -46,7 +52,10 @@ class Probe:
     event: dict[str, Any]
     refused: bool = False
     code: str | None = None
+    message: str = ""
     param: str | None = None
+    intent: str | None = None
+    """The kind of session that it is for, where it is not the usual one."""
     default: tuple[str, Any] | None = None
     """Where the answer must show this value."""
 
@@ -54,6 +63,8 @@ class Probe:
 Put: TypeAlias = Callable[[Any], dict[str, Any]]
 PutBeside: TypeAlias = Callable[[Any, Mapping[str, Any]], dict[str, Any]]
 """A value, and keys that stand beside it."""
+_Bad: TypeAlias = tuple[str, Any, str, str, str]
+"""What it shows, the value, the code, the param and the text."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,11 +82,14 @@ def probes(table: Table, event: Shape, profile: str) -> Iterator[Probe]:
     """All probes of a client event in ``profile``."""
     maker = _Maker(table, profile)
     body = {"event_id": EVENT_ID, **maker.base(event)}
+    known = [shape.name for shape in table.events.values() if shape.direction == "client"]
+    offered = [name for name in known if table.events["client", name].exists_in(profile)]
     if not event.exists_in(profile):
-        yield Probe(event.name, f"unknown to {profile}", body, refused=True, code="invalid_value", param="type")
+        text = texts.unsupported(event.name, offered)
+        yield _refused(event.name, f"unknown to {profile}", body, "invalid_value", "type", text)
         return
-    yield Probe(event.name, "accepted", body)
-    yield from maker.object(event, Place("", lambda keys: {"event_id": EVENT_ID, **keys}))
+    yield Probe(event.name, "accepted", body, intent=event.extra.get("intent"))
+    yield from maker.object(event, Place("", lambda keys: {"event_id": EVENT_ID, **keys}), offered)
 
 
 def good_values(table: Table, field: Field, profile: str) -> list[Any]:
@@ -140,10 +154,14 @@ class _Maker:
 
     # -------------------------------------------------------------------------------------------- objects
 
-    def object(self, shape: Shape, place: Place) -> Iterator[Probe]:
+    def object(self, shape: Shape, place: Place, tags: Sequence[str] = ()) -> Iterator[Probe]:
+        """``tags`` are the types of objects that may stand in its place."""
+        for probe in self._object(shape, place, tags):
+            yield replace(probe, intent=probe.intent or shape.extra.get("intent"))
+
+    def _object(self, shape: Shape, place: Place, tags: Sequence[str]) -> Iterator[Probe]:
         base = self.base(shape)
-        stranger = place.put({**base, UNKNOWN: 1})
-        yield _refused(shape.name, "unknown key", stranger, "unknown_parameter", place.key(UNKNOWN))
+        yield _unknown(shape.name, "unknown key", place.put({**base, UNKNOWN: 1}), place.key(UNKNOWN))
         for whole in shape.extra.get("also", ()):
             yield Probe(shape.name, f"accepted {json.dumps(whole)}", place.put(whole))
         for bad in shape.extra.get("refused", ()):
@@ -153,32 +171,31 @@ class _Maker:
                 place.put(bad["value"]),
                 bad["code"],
                 place.path + bad["param"],
+                bad["message"].replace("{path}", place.path),
             )
         for field in shape.fields.values():
             if field.name == "type":
-                yield from self._tag(shape, place, base)
+                yield from self._tag(shape, place, base, tags)
             elif not field.exists_in(self.profile):
                 value = self.good(field)[0] if self.good(field) else None
-                yield _refused(
-                    str(field),
-                    f"unknown to {self.profile}",
-                    place.put({**base, field.name: value}),
-                    "unknown_parameter",
-                    place.key(field.name),
-                )
+                event = place.put({**base, field.name: value})
+                yield _unknown(str(field), f"unknown to {self.profile}", event, place.key(field.name))
             else:
                 yield from self._field(field, place, base)
 
-    def _tag(self, shape: Shape, place: Place, base: dict[str, Any]) -> Iterator[Probe]:
+    def _tag(self, shape: Shape, place: Place, base: dict[str, Any], tags: Sequence[str]) -> Iterator[Probe]:
         row, here = f"{shape.name}.type", place.key("type")
+        field = shape.fields["type"]
         yield Probe(row, "accepted", place.put(base))
-        yield _refused(row, "unknown value", place.put({**base, "type": "nope"}), "invalid_value", here)
-        yield _refused(row, "integer", place.put({**base, "type": 3}), "invalid_type", here)
+        text = texts.unsupported("nope", tags or texts.supported(field))
+        yield _refused(row, "unknown value", place.put({**base, "type": "nope"}), "invalid_value", here, text)
+        text = texts.wrong_type(here, (Plain("string"),), 3)
+        yield _refused(row, "integer", place.put({**base, "type": 3}), "invalid_type", here, text)
         without = place.put({key: value for key, value in base.items() if key != "type"})
         if place.path:
-            yield _refused(row, "missing", without, "missing_required_parameter", here)
+            yield _missing(row, without, here)
         else:
-            yield _refused(row, "missing", without, "invalid_event", None)
+            yield _refused(row, "missing", without, "invalid_event", None, texts.UNTYPED)
 
     def _field(self, field: Field, place: Place, base: dict[str, Any]) -> Iterator[Probe]:
         row, here = str(field), place.key(field.name)
@@ -192,17 +209,18 @@ class _Maker:
             yield Probe(row, f"accepted {_short(patch[field.name])}", place.put({**base, **patch}))
         if not field.extra.get("good_with"):
             for value in self.good(field):
-                yield Probe(row, f"accepted {_short(value)}", put(value, self._container(field, value)))
+                beside, intent = self._container(field, value), self._intent(field, value)
+                yield Probe(row, f"accepted {_short(value)}", put(value, beside), intent=intent)
         if not field.optional:
-            yield _refused(row, "missing", put(ABSENT), "missing_required_parameter", here)
+            yield _missing(row, put(ABSENT), here)
         elif not field.extra.get("base"):
             default = (here, field.extra.get("default")) if self._shows_default(field) else None
             yield Probe(row, f"absent: {_short(default[1])}" if default else "absent", put(ABSENT), default=default)
         for bad in field.extra.get("bad", ()):
             param = bad.get("param", here) or None
-            yield _refused(row, _short(bad["value"]), put(bad["value"]), bad["code"], param)
-        for shows, value, code, param in self._bad(field, here):
-            yield _refused(row, shows, put(value), code, param)
+            yield _refused(row, _short(bad["value"]), put(bad["value"]), bad["code"], param, bad["message"])
+        for shows, value, code, param, text in self._bad(field, here):
+            yield _refused(row, shows, put(value), code, param, text)
         for one in field.types:
             yield from self._within(one, field, here, put)
 
@@ -214,13 +232,27 @@ class _Maker:
 
     def _container(self, field: Field, value: Any) -> Mapping[str, Any]:
         """Keys that stand beside a value because the shape of it needs them."""
+        shape = self._shape_of(field, value)
+        container: Mapping[str, Any] = shape.extra.get("container", {}) if shape else {}
+        return container
+
+    def _intent(self, field: Field, value: Any) -> str | None:
+        shape = self._shape_of(field, value)
+        return shape.extra.get("intent") if shape else None
+
+    def _shape_of(self, field: Field, value: Any) -> Shape | None:
+        """What a value, or the last of an array, is made after."""
         inner = value[-1] if isinstance(value, list) and value else value
         if isinstance(inner, dict):
             for shape in self._shapes(field.types):
                 if shape.tag == inner.get("type"):
-                    container: Mapping[str, Any] = shape.extra.get("container", {})
-                    return container
-        return {}
+                    return shape
+        return None
+
+    def _tags(self, types: tuple[Type, ...]) -> list[str]:
+        """The types of objects that a client is offered here."""
+        shapes = [shape for shape in self._shapes(types) if shape.exists_in(self.profile)]
+        return [shape.tag for shape in shapes if shape.tag and not shape.extra.get("tolerated")]
 
     def _shapes(self, types: tuple[Type, ...]) -> Iterator[Shape]:
         for one in types:
@@ -235,16 +267,13 @@ class _Maker:
             case Ref(name):
                 shape = self.table.shapes["client", name]
                 beside = shape.extra.get("container", {})
+                tags = self._tags(field.types)
                 if shape.exists_in(self.profile):
-                    yield from self.object(shape, Place(here, lambda value: put(value, beside)))
+                    yield from self.object(shape, Place(here, lambda value: put(value, beside)), tags)
                 else:
-                    yield _refused(
-                        name,
-                        f"unknown to {self.profile}",
-                        put(self.base(shape), beside),
-                        "invalid_value",
-                        f"{here}.type",
-                    )
+                    text = texts.unsupported(str(shape.tag), tags)
+                    event = put(self.base(shape), beside)
+                    yield _refused(name, f"unknown to {self.profile}", event, "invalid_value", f"{here}.type", text)
             case ArrayOf(items):
                 for item in items:
                     if isinstance(item, Ref):
@@ -257,16 +286,16 @@ class _Maker:
 
     # ----------------------------------------------------------------------------------------- bad values
 
-    def _bad(self, field: Field, here: str) -> Iterator[tuple[str, Any, str, str]]:
-        """What it shows, the value, the code and the param."""
+    def _bad(self, field: Field, here: str) -> Iterator[_Bad]:
         if not field.nullable:
-            yield "null", None, "invalid_type", here
+            yield "null", None, "invalid_type", here, texts.wrong_type(here, field.types, None)
         takes = _kinds(field.types)
         for kind, value in _KINDS.items():
             if kind not in takes:
-                yield kind, value, "invalid_type", here
+                yield kind, value, "invalid_type", here, texts.wrong_type(here, field.types, value)
             elif kind == "string" and not _takes_any_text(field):
-                yield "unknown value", value, "invalid_value", here
+                text = texts.unsupported(value, texts.supported(field))
+                yield "unknown value", value, "invalid_value", here, text
         for one in field.types:
             match one:
                 case Plain("integer"):
@@ -276,13 +305,17 @@ class _Maker:
                 case Plain("string"):
                     yield from _bad_texts(field, here)
                 case Plain("base64"):
-                    yield "not base64", "!!!!", "invalid_value", here
-                    yield "no bytes", "", "invalid_value", here
-                    yield "half a sample", "AAAA", "invalid_value", here
+                    no_bytes = texts.no_audio(here, "empty bytes")
+                    invalid = texts.no_audio(here, "an invalid value")
+                    yield "not base64", "!!!!", "invalid_value", here, invalid
+                    yield "no bytes", "", "invalid_value", here, no_bytes
+                    yield "half a sample", "AAAA", "invalid_value", here, invalid
                 case ArrayOf(items):
-                    yield "integer within", [3], "invalid_type", f"{here}[0]"
+                    first = f"{here}[0]"
+                    yield "integer within", [3], "invalid_type", first, texts.wrong_type(first, items, 3)
                     if all(isinstance(item, Literally) for item in items):
-                        yield "unknown value within", ["nope"], "invalid_value", f"{here}[0]"
+                        text = texts.unsupported("nope", texts.literals(items))
+                        yield "unknown value within", ["nope"], "invalid_value", first, text
                 case MapOf():
                     yield from _bad_maps(field, here)
                 case _:
@@ -293,8 +326,16 @@ def _put_in_array(put: PutBeside, first: list[Any], value: Any, beside: Mapping[
     return put([*first, value], beside)
 
 
-def _refused(row: str, shows: str, event: dict[str, Any], code: str, param: str | None) -> Probe:
-    return Probe(row, f"refused {shows}: {code}", event, refused=True, code=code, param=param)
+def _refused(row: str, shows: str, event: dict[str, Any], code: str, param: str | None, message: str) -> Probe:
+    return Probe(row, f"refused {shows}: {code}", event, refused=True, code=code, param=param, message=message)
+
+
+def _unknown(row: str, shows: str, event: dict[str, Any], param: str) -> Probe:
+    return _refused(row, shows, event, "unknown_parameter", param, texts.unknown(param))
+
+
+def _missing(row: str, event: dict[str, Any], param: str) -> Probe:
+    return _refused(row, "missing", event, "missing_required_parameter", param, texts.missing(param))
 
 
 def _kinds(types: tuple[Type, ...]) -> set[str]:
@@ -318,33 +359,44 @@ def _takes_any_text(field: Field) -> bool:
     return (Plain("string") in field.types and not field.values) or Plain("base64") in field.types
 
 
-def _beyond(field: Field, here: str, kind: str, step: float) -> Iterator[tuple[str, Any, str, str]]:
-    if field.min is not None:
-        yield f"{field.min - step:g}", field.min - step, f"{kind}_below_min_value", here
-    if field.max is not None:
-        yield f"{field.max + step:g}", field.max + step, f"{kind}_above_max_value", here
+def _beyond(field: Field, here: str, kind: str, step: float) -> Iterator[_Bad]:
+    for limit, value, side in (
+        (field.min, (field.min or 0) - step, "below_min"),
+        (field.max, (field.max or 0) + step, "above_max"),
+    ):
+        if limit is not None:
+            text = texts.out_of_range(here, kind, limit, value)
+            yield f"{value:g}", value, f"{kind}_{side}_value", here, text
 
 
-def _bad_texts(field: Field, here: str) -> Iterator[tuple[str, Any, str, str]]:
+def _bad_texts(field: Field, here: str) -> Iterator[_Bad]:
     if field.max_length is not None:
-        yield f"{field.max_length + 1} characters", "x" * (field.max_length + 1), "string_above_max_length", here
+        yield _too_long(f"{field.max_length + 1} characters", here, field.max_length)
     if field.min_length is not None:
-        yield "no characters", "", "string_below_min_length", here
+        text = texts.wrong_length(here, field.min_length, 0)
+        yield "empty", "", "string_below_min_length", here, text
     if field.pattern is not None:
-        yield "other characters", "a b", "invalid_value", here
+        yield "other characters", "a b", "invalid_value", here, texts.off_pattern(here, field.pattern)
 
 
-def _bad_maps(field: Field, here: str) -> Iterator[tuple[str, Any, str, str]]:
-    yield "integer within", {"key": 3}, "invalid_type", f"{here}.key"
+def _too_long(shows: str, here: str, limit: int) -> _Bad:
+    return shows, "x" * (limit + 1), "string_above_max_length", here, texts.wrong_length(here, limit, limit + 1)
+
+
+def _bad_maps(field: Field, here: str) -> Iterator[_Bad]:
+    within = f"{here}.key"
+    yield "integer within", {"key": 3}, "invalid_type", within, texts.wrong_type(within, (Plain("string"),), 3)
     if field.max_pairs is not None:
         pairs = {f"key{i}": "x" for i in range(field.max_pairs + 1)}
-        yield f"{len(pairs)} pairs", pairs, "object_above_max_properties", here
+        text = texts.too_many(here, field.max_pairs, len(pairs))
+        yield f"{len(pairs)} pairs", pairs, "object_above_max_properties", here, text
     if field.key_max_length is not None:
         key = "k" * (field.key_max_length + 1)
-        yield f"a key of {len(key)} characters", {key: "x"}, "string_above_max_length", f"{here}.{key}"
+        text = texts.wrong_length(f"{here}.{key}", field.key_max_length, len(key))
+        yield f"a key of {len(key)} characters", {key: "x"}, "string_above_max_length", f"{here}.{key}", text
     if field.max_length is not None:
-        text = "x" * (field.max_length + 1)
-        yield f"a value of {len(text)} characters", {"key": text}, "string_above_max_length", f"{here}.key"
+        _, value, code, param, text = _too_long("", within, field.max_length)
+        yield f"a value of {len(value)} characters", {"key": value}, code, param, text
 
 
 def _short(value: Any) -> str:
@@ -374,9 +426,17 @@ class Bench:
     def send(self, event: dict[str, Any]) -> list[Actual]:
         return self.runner.perform(s.SendEvent(event), self.names)
 
+    def state(self) -> bytes:
+        """All that the session is, but for how many ids it has made."""
+        written = BytesIO()
+        _Snapshot(written).dump(self.runner.session)
+        return written.getvalue()
+
     def problem(self, probe: Probe) -> str | None:
         """What is wrong with the answer. A probe that is refused changes nothing, so the bench is as it was."""
+        before = self.state() if probe.refused else b""
         answers = self.send(probe.event)
+        asked = [name for name, _ in self.runner.take_effects() if name != "Emit"]
         refusals = [one for one in answers if not isinstance(one, Closed) and one["type"] == "error"]
         if not probe.refused:
             if refusals or any(isinstance(one, Closed) for one in answers):
@@ -389,11 +449,26 @@ class Bench:
         wanted = {
             "type": "invalid_request_error",
             "code": probe.code,
+            "message": probe.message,
             "param": probe.param,
             "event_id": event_id if isinstance(event_id, str) and len(event_id) <= 512 else None,
         }
-        got = {key: error[key] for key in wanted}
-        return None if got == wanted else f"expected {wanted}, got {error}"
+        if error != wanted:
+            return f"expected {wanted}, got {error}"
+        if asked or self.state() != before:
+            return f"it changed something{f', and asked for {asked}' if asked else ''}"
+        return None
+
+
+class _Snapshot(pickle.Pickler):
+    """A session as bytes: the same bytes, the same session."""
+
+    def reducer_override(self, value: Any) -> Any:
+        if isinstance(value, Ids):
+            return Ids, (b"",)
+        if isinstance(value, MappingProxyType):
+            return dict, (dict(value),)
+        return NotImplemented
 
 
 def play(runner: PureRunner, names: Names, step: s.Step) -> list[Actual]:

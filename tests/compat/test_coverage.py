@@ -6,9 +6,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from msgspec import structs
 from preview_coverage import SCRIPTS, measure
 from preview_table import ORDER, TABLE, load_table
+from probe_texts import unsupported
 from probes import Bench, Probe, probes
+
+from vivavoce.core.session import Session
 
 
 def test_nothing_contradicts_the_table() -> None:
@@ -30,7 +34,12 @@ def test_every_profile_and_event_is_probed() -> None:
                 assert any(probe.refused for probe in found)
 
 
+VOICE = "session.voice"
 BAD: dict[str, Any] = {"type": "session.update", "event_id": "e", "session": {"voice": "nope"}}
+VOICES = (
+    "Invalid value: 'nope'. Supported values are: 'alloy', 'ash', 'ballad', 'coral', 'echo', 'sage', 'shimmer', "
+    "and 'verse'."
+)
 GOOD: dict[str, Any] = {"type": "session.update", "event_id": "e", "session": {"voice": "sage"}}
 
 
@@ -38,11 +47,18 @@ GOOD: dict[str, Any] = {"type": "session.update", "event_id": "e", "session": {"
     ("probe", "problem"),
     [
         (Probe("r", "s", GOOD), None),
-        (Probe("r", "s", BAD, refused=True, code="invalid_value", param="session.voice"), None),
+        (Probe("r", "s", BAD, refused=True, code="invalid_value", param=VOICE, message=VOICES), None),
         (Probe("r", "s", BAD), "refused: "),
-        (Probe("r", "s", GOOD, refused=True, code="invalid_value", param="session.voice"), "not refused: "),
-        (Probe("r", "s", BAD, refused=True, code="invalid_type", param="session.voice"), "expected "),
-        (Probe("r", "s", BAD, refused=True, code="invalid_value", param="voice"), "expected "),
+        (Probe("r", "s", GOOD, refused=True, code="invalid_value", param=VOICE), "not refused: "),
+        (
+            Probe("r", "s", BAD, refused=True, code="invalid_type", param=VOICE, message=VOICES),
+            "expected ",
+        ),
+        (Probe("r", "s", BAD, refused=True, code="invalid_value", param="voice", message=VOICES), "expected "),
+        (
+            Probe("r", "s", BAD, refused=True, code="invalid_value", param=VOICE, message="No."),
+            "expected ",
+        ),
         (Probe("r", "s", GOOD, default=("session.voice", "sage")), None),
         (Probe("r", "s", GOOD, default=("session.voice", "alloy")), "session.voice is 'sage', not 'alloy'"),
         (Probe("r", "s", GOOD, default=("session.nothing", 1)), "session.nothing is not shown"),
@@ -73,8 +89,25 @@ def test_a_field_without_support_is_missing(tmp_path: Path) -> None:
     assert "present in azure-2024-10-01" in rows["server", "response.text.delta", "item_id"].missing
 
 
+def test_a_refusal_that_changes_something_is_wrong(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A session that forgets its instructions with each error."""
+    probe = Probe("r", "s", BAD, refused=True, code="invalid_value", param=VOICE, message=VOICES)
+    bench = Bench(ORDER[0])
+    assert bench.problem(probe) is None
+    receive = Session.receive
+
+    def forgetful(session: Session, *given: Any) -> Any:
+        session.config = structs.replace(session.config, instructions="What?")
+        return receive(session, *given)
+
+    monkeypatch.setattr(Session, "receive", forgetful)
+    assert bench.problem(probe) == "it changed something"
+
+
 @pytest.mark.parametrize("profile", ORDER)
 @pytest.mark.parametrize("name", ["output_audio_buffer.clear", "session.created", "conversation.item.added"])
 def test_what_does_not_apply_is_refused(profile: str, name: str) -> None:
-    probe = Probe("r", "s", {"type": name}, refused=True, code="invalid_value", param="type")
+    known = [shape for (direction, _), shape in load_table().events.items() if direction == "client"]
+    text = unsupported(name, [shape.name for shape in known if shape.exists_in(profile)])
+    probe = Probe("r", "s", {"type": name}, refused=True, code="invalid_value", param="type", message=text)
     assert Bench(profile).problem(probe) is None

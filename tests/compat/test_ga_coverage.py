@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
-from ga_coverage import GA_TABLE, ga_scripts, measure_ga
+from ga_coverage import GA_TABLE, ga_scripts, measure, measure_ga
 from preview_table import load_table
 
 from vivavoce.wire.dialects.ga_shapes import EVENTS
@@ -46,3 +48,20 @@ TEXT = {"type": "text", "text": ""}
 def test_the_profiles_differ(profile: str, fields: dict[str, object], problem: str | None) -> None:
     event = {"type": "response.content_part.added", "event_id": "event_" + "a" * 21, **PART, **fields}
     assert load_table(GA_TABLE).problems(event, profile) == ([] if problem is None else [problem])
+
+
+def test_a_field_that_the_server_does_not_take_is_missing(tmp_path: Path) -> None:
+    voice = 'voice = { is = "string", optional = true, values = '
+    text = GA_TABLE.read_text()
+    assert text.count(voice) == 2
+    text = text.replace(voice, f'accent = {{ is = "string", optional = true }}\n{voice}', 1)
+    (tmp_path / "ga.toml").write_text(text)
+    missing = measure(load_table(tmp_path / "ga.toml"), ()).missing
+    assert missing["client AudioOutput.accent"][2:] != []
+    assert missing["client AudioOutput.accent"][2].startswith('accepted "some text" (openai-ga: refused: ')
+
+
+def test_what_nothing_refuses_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("ga_coverage.run_probes", lambda *_: iter(()))
+    missing = measure(load_table(GA_TABLE), ()).missing
+    assert missing["client AudioOutput.voice"][-1] == "nothing of it is refused"

@@ -98,6 +98,11 @@ class PureRunner:
         self._watch = watch
 
     @property
+    def session(self) -> Session:
+        """What the commands reach."""
+        return self._session
+
+    @property
     def config(self) -> SessionConfig:
         """The session's configuration as it is now."""
         return self._session.config

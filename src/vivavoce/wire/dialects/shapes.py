@@ -190,6 +190,10 @@ class AssistantTextIn(Shape, tag_field="type", tag="text", kw_only=True):
 
 
 class ReferencePartIn(Shape, tag_field="type", tag="item_reference", kw_only=True):
+    """A reference where a part stands (protocol section 8, row 13)."""
+
+    tolerated = True
+
     id: str
 
 
