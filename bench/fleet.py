@@ -9,13 +9,14 @@ import argparse
 import os
 import socket
 import sys
+import tempfile
 from pathlib import Path
 
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 from bench.server import settings
-from vivavoce.gateway.shared_counters import SharedCounters
+from vivavoce.gateway.shared.workers import WorkersState
 from vivavoce.server.supervisor import Supervisor, listen
 
 
@@ -24,7 +25,6 @@ def main() -> int:
     parser.add_argument("--workers", type=int, default=2)
     chosen = parser.parse_args()
     config = settings(10_000)
-    counters = SharedCounters([deployment.name for deployment in config.deployments])
 
     def work(control: socket.socket) -> int:
         import uvloop
@@ -33,16 +33,18 @@ def main() -> int:
         from vivavoce.server.worker import work
 
         # None of the stand-ins is heavy, so there is no host.
-        return uvloop.run(work(config, control, counters, Path("unused"), registry()))
+        return uvloop.run(work(config, control, shared, Path("unused"), registry()))
 
     listener = listen("127.0.0.1", 0)
-    return Supervisor(
-        listener,
-        work,
-        count=chosen.workers,
-        grace_s=5,
-        on_ready=lambda: print(listener.getsockname()[1], flush=True),
-    ).run()
+    with tempfile.TemporaryDirectory(prefix="vivavoce-") as folder:
+        shared = WorkersState(Path(folder))
+        return Supervisor(
+            listener,
+            work,
+            count=chosen.workers,
+            grace_s=5,
+            on_ready=lambda: print(listener.getsockname()[1], flush=True),
+        ).run()
 
 
 if __name__ == "__main__":

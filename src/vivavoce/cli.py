@@ -225,14 +225,15 @@ class _Fleet:
         self._count = config.server.workers
         self._generations: list[tuple[Config, Path]] = []
         """The configuration of each generation, and the socket of its host."""
+        from vivavoce.gateway.shared.workers import WorkersState
+
+        self._shared = WorkersState(folder)
         self._metrics = folder / "metrics"
         self._metrics.mkdir()
         self.renew(config)
 
     def renew(self, config: Config) -> None:
-        """For the workers that start from now on. Their quotas count anew. Raises ConfigError, and OSError."""
-        from vivavoce.gateway.deployments import counter_names
-        from vivavoce.gateway.shared_counters import SharedCounters
+        """For the workers that start from now on. Raises ConfigError, and OSError."""
         from vivavoce.server.tls import server_context
 
         if not config.resource.keys:
@@ -240,7 +241,6 @@ class _Fleet:
                 raise ConfigError("resource.keys", "none is left, and nobody could come in")
             config = config.with_keys(self._made)
         server_context(config.server)
-        self._counters = SharedCounters(counter_names(config))
         path = self._folder / f"engines-{len(self._generations)}"
         self._generations.append((config.for_one_worker(self._count), path))
 
@@ -250,7 +250,7 @@ class _Fleet:
         from vivavoce.server.worker import work
 
         config, path = self._generations[-1]
-        return self._guarded(lambda: work(config, control, self._counters, path, metrics=self._metrics))
+        return self._guarded(lambda: work(config, control, self._shared, path, metrics=self._metrics))
 
     def host(self, control: socket.socket, generation: int) -> int:
         """The host of the engines that the workers of a generation share, in its own process."""

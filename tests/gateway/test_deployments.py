@@ -31,11 +31,10 @@ from vivavoce.gateway.deployments import (
     EngineKey,
     EngineStartError,
     build_engines,
-    counter_names,
     open_deployments,
     open_engines,
 )
-from vivavoce.gateway.quota import Counters
+from vivavoce.gateway.shared.memory import MemoryCounters
 from vivavoce.wire.session_config import VOICES
 
 ALL_VOICES: dict[str, str] = {voice: voice for voice in VOICES}
@@ -320,7 +319,7 @@ def test_a_model_that_keeps_something_for_a_session_cannot_be_asked_ahead(bench:
 async def test_speculation_has_an_allowance_beside_the_quota_and_as_large(bench: Bench, tmp_path: Path) -> None:
     text = SPECULATING + "capacity = 2\n[[deployment]]\nname = 'b'"
     config = configured(text, tmp_path)
-    counters = Counters()
+    counters = MemoryCounters()
     async with open_deployments(config, bench, clock=lambda: 0.0, counters=counters) as served:
         a, b = served
         assert b.allowance is None
@@ -328,8 +327,8 @@ async def test_speculation_has_an_allowance_beside_the_quota_and_as_large(bench:
         a.allowance.take(requests=1, tokens=500)
         assert [limit.remaining for limit in a.allowance.status()] == [11, 1500]
         assert [limit.remaining for limit in a.quota.status()] == [12, 2000]
-    assert counter_names(config) == ["a", "b", "a speculation"]
-    assert counters.cells("a speculation")[0] == 11
+    nothing = a.allowance.limits.charges(requests=0, tokens=0)
+    assert counters.charge("a speculation", nothing, 0.0, "add").levels == (1, 500)
 
 
 def test_a_speech_model_must_have_every_voice_of_the_protocol(bench: Bench, tmp_path: Path) -> None:

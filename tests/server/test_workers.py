@@ -19,7 +19,7 @@ import pytest
 import server_fixtures
 from server_fakes import KEY, Fakes, config, rest
 
-from vivavoce.gateway.quota import Counters
+from vivavoce.gateway.shared.memory import MemoryState
 from vivavoce.server.supervisor import CONNECTION, RELIEVE, Load
 from vivavoce.server.worker import work
 
@@ -293,7 +293,7 @@ async def test_a_handshake_that_has_begun_outlives_the_relief_of_its_worker(fake
     loop = asyncio.get_running_loop()
     with socket.create_server(("127.0.0.1", 0)) as listener, ours:
         async with asyncio.timeout(PATIENCE_S):
-            working = asyncio.create_task(work(config(), theirs, Counters(), tmp_path / "no host"))
+            working = asyncio.create_task(work(config(), theirs, MemoryState(), tmp_path / "no host"))
             assert await loop.sock_recv(ours, 100) == Load(0, 0).pack()
             reader, writer = await asyncio.open_connection(*listener.getsockname())
             writer.write(f"GET {AZURE} HTTP/1.1\r\nHost: h\r\napi-key: {KEY}\r\n".encode())

@@ -39,7 +39,9 @@ from vivavoce.engines.registry import (
     Vad,
     Watched,
 )
-from vivavoce.gateway.quota import Counters, Quota
+from vivavoce.gateway.quota import Quota
+from vivavoce.gateway.shared.base import Counters
+from vivavoce.gateway.shared.memory import MemoryCounters
 from vivavoce.wire.session_config import VOICES
 
 logger = logging.getLogger(__name__)
@@ -368,6 +370,7 @@ async def open_deployments(
     for name in config.unused_engines():
         logger.warning("engine.%s is used by no deployment", name)
     deployments = [Deployment.of(settings) for settings in config.deployments]
+    counters = MemoryCounters() if counters is None else counters
     await engines.start()
     try:
         yield Deployments(
@@ -386,14 +389,8 @@ async def open_deployments(
         await engines.close()
 
 
-def _quota(one: Deployment, name: str, clock: Callable[[], float], counters: Counters | None) -> Quota:
+def _quota(one: Deployment, name: str, clock: Callable[[], float], counters: Counters) -> Quota:
     return Quota(one.tokens_per_minute, one.requests_per_minute, clock, counters, name)
-
-
-def counter_names(config: Config) -> list[str]:
-    """Where its deployments count."""
-    deployments = [Deployment.of(settings) for settings in config.deployments]
-    return [one.name for one in deployments] + [one.allowance_name for one in deployments if one.speculate]
 
 
 @asynccontextmanager

@@ -1,39 +1,35 @@
-"""How much a deployment may be used: the counters that ``rate_limits.updated`` shows.
+"""How much a standard deployment may be used: the counters that ``rate_limits.updated`` shows (protocol 9.2).
 
 Laws
 ----
-1. Two buckets, ``requests`` and ``tokens``, start full, refill continuously at limit/60 per second and never hold
-   more than their limit.
+1. Two counters, ``requests`` and ``tokens``, start empty and drain continuously at limit/60 per second; what a
+   limit leaves above its counter is what ``rate_limits.updated`` calls remaining.
 2. A response takes one request and its estimated tokens before it starts, both or none; afterwards the estimate is
-   put right, once. What it really used may exceed what was there: the bucket then owes, shows 0, and refills first.
-3. A response that needs more tokens than the limit would never be admitted. It is admitted on a full bucket and
+   put right, once. What it really used may exceed what was there: the counter then stands above its limit, shows 0
+   remaining, and drains first.
+3. A response that needs more tokens than the limit would never be admitted. It is admitted on an empty counter and
    owes the rest, so the rate holds over time.
-4. No task. The counters are :class:`Counters`: of one process, whose event loop is their one owner, or shared by
-   all workers of a server, who take turns by a lock. Time comes from the given clock, in seconds; workers that
-   share counters share the clock too.
+4. Requests come evenly: no more at once than fall to a window of some seconds, and at least one.
+5. No task. The counters are of one process, whose event loop is their one owner, or shared by all workers of a
+   server, who take turns by a lock. Time comes from the given clock, in seconds; workers that share counters share
+   the clock too.
 """
 
 from __future__ import annotations
 
 import math
-from array import array
-from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Final, Literal, TypeAlias
 
+from vivavoce.gateway.shared.base import ROUNDING, Charge, Counters, Mode, Outcome
+from vivavoce.gateway.shared.memory import MemoryCounters
 from vivavoce.wire.server_events import RateLimit
 
 LimitName: TypeAlias = Literal["requests", "tokens"]
+NAMES: Final[tuple[LimitName, ...]] = ("requests", "tokens")
 
-WINDOW_S: Final = 60.0
-# Refilling adds floats: without this, whoever waits for exactly `retry_after_s` could miss by a rounding error.
-_ROUNDING: Final = 1e-3
-
-Cells: TypeAlias = "array[float] | memoryview[float]"
-"""Level and time of the requests, then of the tokens."""
-CELLS: Final = 4
-_NOBODY_ELSE: Final = nullcontext()
+MINUTE_S: Final = 60.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,65 +40,46 @@ class Denied:
     retry_after_s: float
 
 
-class Counters:
-    """Room for the buckets of many deployments, each found by its name; all begin full."""
+@dataclass(frozen=True, slots=True)
+class RateLimits:
+    """What a deployment may use in a minute."""
 
-    def __init__(self) -> None:
-        self._cells: dict[str, Cells] = {}
+    tokens: int
+    requests: int
+    request_window_s: float = MINUTE_S
+    """Seconds of which the share of requests may come at once."""
 
-    def cells(self, name: str) -> Cells:
-        """The four numbers of a deployment, always the same ones for a name. NaN where nothing was written yet."""
-        return self._cells.setdefault(name, array("d", [math.nan] * CELLS))
+    def __post_init__(self) -> None:
+        if self.tokens < 1 or self.requests < 1:
+            raise ValueError("limits start at 1")
 
-    def lock(self) -> AbstractContextManager[object]:
-        """Held while a deployment's numbers are read and written."""
-        return _NOBODY_ELSE
-
-
-class _Bucket:
-    """``level`` units at ``at`` seconds; below zero it owes. Both lie in ``cells``, from ``first`` on."""
-
-    __slots__ = ("_cells", "_first", "limit")
-
-    def __init__(self, limit: int, now: float, cells: Cells, first: int) -> None:
-        self.limit = limit
-        self._cells = cells
-        self._first = first
-        if math.isnan(cells[first]):
-            cells[first], cells[first + 1] = float(limit), now
-
-    @property
-    def _level(self) -> float:
-        return self._cells[self._first]
-
-    @_level.setter
-    def _level(self, level: float) -> None:
-        self._cells[self._first] = level
-
-    def level(self, now: float) -> float:
-        since = self._cells[self._first + 1]
-        if now > since:
-            self._level = min(self.limit, self._level + (now - since) * self.limit / WINDOW_S)
-            self._cells[self._first + 1] = now
-        return self._level
-
-    def wait_s(self, units: float, now: float) -> float:
-        """Seconds until ``units`` (or a full bucket) are there."""
-        missing = min(units, self.limit) - self.level(now)
-        return 0.0 if missing <= _ROUNDING else missing * WINDOW_S / self.limit
-
-    def take(self, units: float, now: float) -> None:
-        """Negative ``units`` give back."""
-        self._level = min(self.limit, self.level(now) - units)
-
-    def show(self, name: LimitName, now: float) -> RateLimit:
-        level = self.level(now)
-        return RateLimit(
-            name=name,
-            limit=self.limit,
-            remaining=max(0, math.floor(level + _ROUNDING)),
-            reset_seconds=(self.limit - level) * WINDOW_S / self.limit,
+    def charges(self, *, requests: int, tokens: float) -> tuple[Charge, Charge]:
+        """What a response, or a correction, charges the counters."""
+        at_once = max(1.0, self.requests * min(self.request_window_s, MINUTE_S) / MINUTE_S)
+        return (
+            Charge("requests", requests, at_once, self.requests / MINUTE_S),
+            Charge("tokens", tokens, self.tokens, self.tokens / MINUTE_S),
         )
+
+    def denied(self, outcome: Outcome) -> Denied | None:
+        """Why charges were not made; None where they were."""
+        if outcome.admitted:
+            return None
+        requests, tokens = outcome.waits
+        return Denied("requests" if requests >= tokens else "tokens", max(requests, tokens))
+
+    def shown(self, levels: Sequence[float]) -> tuple[RateLimit, RateLimit]:
+        """``requests``, then ``tokens``: the limit, what is left, and seconds until the counter is empty."""
+        requests, tokens = (
+            RateLimit(
+                name=name,
+                limit=limit,
+                remaining=max(0, math.floor(limit - level + ROUNDING)),
+                reset_seconds=level * MINUTE_S / limit,
+            )
+            for name, limit, level in zip(NAMES, (self.requests, self.tokens), levels, strict=True)
+        )
+        return requests, tokens
 
 
 class Reservation:
@@ -133,9 +110,9 @@ class Reservation:
 
 
 class Quota:
-    """The two counters of one deployment."""
+    """The two counters of one deployment, where they answer at once."""
 
-    __slots__ = ("_clock", "_counters", "_requests", "_tokens")
+    __slots__ = ("_clock", "_counters", "_name", "limits")
 
     def __init__(
         self,
@@ -144,41 +121,30 @@ class Quota:
         clock: Callable[[], float],
         counters: Counters | None = None,
         name: str = "",
+        request_window_s: float = MINUTE_S,
     ) -> None:
         """Limits are at least 1; ``clock`` gives monotone seconds; ``counters``: where the deployment ``name``
-        counts, None for counters of its own."""
-        if tokens_per_minute < 1 or requests_per_minute < 1:
-            raise ValueError("limits start at 1")
+        counts, None for counters of its own; ``request_window_s`` as of :class:`RateLimits`."""
+        self.limits = RateLimits(tokens_per_minute, requests_per_minute, request_window_s)
         self._clock = clock
-        self._counters = counters or Counters()
-        cells = self._counters.cells(name)
-        with self._counters.lock():
-            self._requests = _Bucket(requests_per_minute, clock(), cells, 0)
-            self._tokens = _Bucket(tokens_per_minute, clock(), cells, 2)
+        self._counters = MemoryCounters() if counters is None else counters
+        self._name = name
 
     def reserve(self, tokens: int) -> Reservation | Denied:
         """Take one request and ``tokens`` (0 or more), or nothing at all."""
         if tokens < 0:
             raise ValueError(f"cannot reserve {tokens} tokens")
-        with self._counters.lock():
-            now = self._clock()
-            for_requests, for_tokens = self._requests.wait_s(1, now), self._tokens.wait_s(tokens, now)
-            if for_requests or for_tokens:
-                name: LimitName = "requests" if for_requests >= for_tokens else "tokens"
-                return Denied(name, max(for_requests, for_tokens))
-            self._requests.take(1, now)
-            self._tokens.take(tokens, now)
-        return Reservation(self, tokens)
+        denied = self.limits.denied(self._charge(1, tokens, "admit"))
+        return Reservation(self, tokens) if denied is None else denied
 
     def take(self, *, requests: int, tokens: int) -> None:
         """Count without asking; negative numbers give back."""
-        with self._counters.lock():
-            now = self._clock()
-            self._requests.take(requests, now)
-            self._tokens.take(tokens, now)
+        self._charge(requests, tokens, "add")
 
     def status(self) -> tuple[RateLimit, RateLimit]:
-        """``requests``, then ``tokens``: the limit, what is left now, and seconds until the counter is full."""
-        with self._counters.lock():
-            now = self._clock()
-            return self._requests.show("requests", now), self._tokens.show("tokens", now)
+        """What ``rate_limits.updated`` shows now."""
+        return self.limits.shown(self._charge(0, 0, "add").levels)
+
+    def _charge(self, requests: int, tokens: int, mode: Mode) -> Outcome:
+        charges = self.limits.charges(requests=requests, tokens=tokens)
+        return self._counters.charge(self._name, charges, self._clock(), mode)

@@ -24,7 +24,8 @@ from vivavoce.gateway.audit import open_audit
 from vivavoce.gateway.auth import KeyRing
 from vivavoce.gateway.deployments import Deployments, Recipe, Substitution, open_deployments
 from vivavoce.gateway.principals import Identities, Keys
-from vivavoce.gateway.quota import Counters
+from vivavoce.gateway.shared.base import SharedState
+from vivavoce.gateway.shared.memory import MemoryState
 from vivavoce.runtime.bugs import outline
 from vivavoce.runtime.engines import SILENT, Cascaded, Engines, Native
 from vivavoce.runtime.vad_pool import VadPool
@@ -81,15 +82,15 @@ async def assembled(
     config: Config,
     *,
     registry: Registry | None = None,
-    counters: Counters | None = None,
+    shared: SharedState | None = None,
     instead: Substitution | None = None,
     metrics: Metrics | None = None,
 ) -> AsyncIterator[Assembly]:
     """Engines up; on leaving, sessions end first, then the engines.
 
-    ``registry``: None for the installed engines; ``counters``: those of the quotas, None for our own; ``instead``:
-    what to use in the place of an engine; ``metrics``: where they are counted, None for our own, if the
-    configuration wants any. Raises ConfigError and EngineStartError.
+    ``registry``: None for the installed engines; ``shared``: what the processes of the server have in common, which
+    is closed here, None for a process alone; ``instead``: what to use in the place of an engine; ``metrics``: where
+    they are counted, None for our own, if the configuration wants any. Raises ConfigError and EngineStartError.
     """
     if metrics is None and config.server.metrics:
         metrics = Metrics()
@@ -101,13 +102,15 @@ async def assembled(
     log.info("tokens of text are counted by: %s", config.server.tokenizer)
     reduces_noise = noise_reduction.available()
     log.info("noise reduction is %s", "installed" if reduces_noise else "not installed")
+    shared = MemoryState() if shared is None else shared
     async with AsyncExitStack() as stack:
         audit = stack.enter_context(open_audit(config.audit))
+        stack.push_async_callback(shared.close)
         deployments = await stack.enter_async_context(
             open_deployments(
                 config,
                 registry,
-                counters=counters,
+                counters=shared.counters,
                 instead=instead,
                 watches=None if metrics is None else metrics.watch,
             )

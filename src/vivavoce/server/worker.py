@@ -18,7 +18,7 @@ from vivavoce.engines.base import Engine
 from vivavoce.engines.registry import Registry
 from vivavoce.engines.sharing import EngineHost, SharedEngine, is_heavy, stand_in
 from vivavoce.gateway.deployments import EngineKey, open_engines
-from vivavoce.gateway.quota import Counters
+from vivavoce.gateway.shared.base import SharedState
 from vivavoce.server.app import Assembly, assembled, settle_memory
 from vivavoce.server.metrics import Metrics
 from vivavoce.server.supervisor import CONNECTION, RELIEVE, REPORT_S, Load
@@ -134,7 +134,7 @@ class Stop:
 async def work(
     config: Config,
     control: socket.socket,
-    counters: Counters,
+    shared: SharedState,
     host: Path,
     registry: Registry | None = None,
     metrics: Path | None = None,
@@ -142,18 +142,18 @@ async def work(
     """Serve until the supervisor says otherwise, or is gone; at once while engines still start. Returns the exit
     code.
 
-    ``host``: where the heavy engines are; ``registry``: None for the installed engines; ``metrics``: the folder
-    where all processes of the server write theirs, None for no metrics that are shared. Raises what
-    :func:`vivavoce.server.app.assembled` raises.
+    ``shared``: what all workers have in common; ``host``: where the heavy engines are; ``registry``: None for the
+    installed engines; ``metrics``: the folder where all processes of the server write theirs, None for no metrics
+    that are shared. Raises what :func:`vivavoce.server.app.assembled` raises.
     """
     stop = Stop()
-    return await stop.run(_work(config, control, counters, host, stop, registry, metrics))
+    return await stop.run(_work(config, control, shared, host, stop, registry, metrics))
 
 
 async def _work(
     config: Config,
     control: socket.socket,
-    counters: Counters,
+    shared: SharedState,
     host: Path,
     stop: Stop,
     registry: Registry | None,
@@ -163,7 +163,7 @@ async def _work(
         return stand_in(engine, _name(key), host) if is_heavy(engine) else engine
 
     async with assembled(
-        config, registry=registry, counters=counters, instead=instead, metrics=_metrics(config, metrics)
+        config, registry=registry, shared=shared, instead=instead, metrics=_metrics(config, metrics)
     ) as assembly:
         settle_memory()
         stop.started()
