@@ -1,4 +1,4 @@
-"""COMPATIBILITY.md and docs/reference/errors.md: write them, or check that they are what the tests would write.
+"""COMPATIBILITY.md and pages of docs/reference: write them, or check that they are what the tests would write.
 
     .venv/bin/python scripts/compatibility.py --write
     .venv/bin/python scripts/compatibility.py --check    # exit code 1 and a diff where a page is old
@@ -14,9 +14,11 @@ import sys
 from pathlib import Path
 
 ROOT = Path(__file__).parent.parent
-sys.path.insert(0, str(ROOT / "tests/compat"))
+sys.path[:0] = [str(ROOT / "tests/compat"), str(ROOT / "tests/gateway")]
 
-from compat_pages import pages, summary
+import compat_pages
+import resource_pages
+from compat_pages import summary
 from preview_coverage import measure
 
 
@@ -27,7 +29,7 @@ def main() -> int:
     action.add_argument("--check", action="store_true", help="compare them")
     arguments = parser.parse_args()
     old = 0
-    for page, text in pages().items():
+    for page, text in {**compat_pages.pages(), **resource_pages.pages()}.items():
         name = str(page.relative_to(ROOT))
         if arguments.write:
             page.write_text(text, encoding="utf-8")

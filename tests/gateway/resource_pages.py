@@ -1,0 +1,12 @@
+"""Pages of docs/reference that are made of the tables that these tests check."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import role_table
+
+
+def pages() -> dict[Path, str]:
+    """What the generated pages must hold."""
+    return {role_table.ROLES_PAGE: role_table.page()}
