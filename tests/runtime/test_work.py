@@ -26,10 +26,10 @@ from vivavoce.wire.codec import codec_of
 from vivavoce.wire.server_events import RateLimit
 from vivavoce.wire.session_config import SessionConfig
 
-APPEND = 49
-FRAME = 19
-DELTA = 49
-TEXT_DELTA = {"azure-2024-12-17": 51, "openai-ga": 57}
+APPEND = 47
+FRAME = 16
+DELTA = 44
+TEXT_DELTA = {"azure-2024-12-17": 46, "openai-ga": 52}
 """GA pads it."""
 PREVIEW, GA = TEXT_DELTA
 MESSAGE = b'{"type":"message","role":"user","content":[{"type":"input_text","text":"Hello."}]}}'

@@ -101,7 +101,9 @@ def resample(samples: Int16, source_rate: int, target_rate: int) -> Int16:
 
 
 def _rounded(samples: Float32) -> Int16:
-    return np.clip(np.rint(samples), -32768, 32767).astype(np.int16)
+    """``samples`` is scratch afterwards."""
+    np.rint(samples, out=samples)
+    return samples.clip(-32768, 32767, out=samples).astype(np.int16)
 
 
 class FrameResampler:

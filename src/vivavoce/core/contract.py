@@ -6,6 +6,7 @@ Laws
 2. Reports of an engine carry the id of what they belong to; a report whose id is gone is late, and dies here.
 3. Effects are performed in the order given. Starting what was started and stopping what has stopped is harmless.
 4. Times of audio are ticks of 1/24000 s on the session's audio clock (``audio.formats``).
+5. What comes many times a second is a msgspec struct, which is made four times as fast as a frozen dataclass.
 """
 
 from __future__ import annotations
@@ -13,6 +14,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal, TypeAlias
+
+import msgspec
 
 from vivavoce.audio.formats import AudioFormat, Clip
 from vivavoce.core.alignment import Mark
@@ -26,8 +29,7 @@ from vivavoce.wire.session_config import Transcription
 # ------------------------------------------------------------------------------------- what can happen
 
 
-@dataclass(frozen=True, slots=True)
-class VadFrame:
+class VadFrame(msgspec.Struct, frozen=True):
     """The VAD judged the 32 ms frame that ends at ``end_tick`` (always a multiple of 768)."""
 
     end_tick: int
@@ -97,16 +99,14 @@ class QuotaSettled:
     rate_limits: tuple[RateLimit, ...]
 
 
-@dataclass(frozen=True, slots=True)
-class TextProduced:
+class TextProduced(msgspec.Struct, frozen=True):
     """The model's words: the text of a text message, the transcript of a spoken one."""
 
     response_id: str
     text: str
 
 
-@dataclass(frozen=True, slots=True)
-class AudioProduced:
+class AudioProduced(msgspec.Struct, frozen=True):
     response_id: str
     audio: bytes
     """In the plan's output format; whole samples. Empty where only marks are new."""
@@ -194,8 +194,7 @@ Input: TypeAlias = ClientEvent | Rejected | Report | TimePassed | ShutDown
 # ----------------------------------------------------------------------------------- what can be asked for
 
 
-@dataclass(frozen=True, slots=True)
-class Emit:
+class Emit(msgspec.Struct, frozen=True):
     event: ServerEvent
 
 
@@ -209,8 +208,7 @@ class Retrieve:
     format: AudioFormat
 
 
-@dataclass(frozen=True, slots=True)
-class FeedVad:
+class FeedVad(msgspec.Struct, frozen=True):
     """Judge this audio; it begins at ``start_tick``."""
 
     start_tick: int
@@ -235,8 +233,7 @@ class OpenUtterance:
     """Its end may be asked about (:class:`JudgeTurn`), so its words are of use while they are spoken."""
 
 
-@dataclass(frozen=True, slots=True)
-class FeedUtterance:
+class FeedUtterance(msgspec.Struct, frozen=True):
     item_id: str
     clip: Clip
 

@@ -14,6 +14,7 @@ _ALPHABET: Final = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwx
 _PAIRS: Final = [a + b for a in _ALPHABET for b in _ALPHABET]
 _TAIL: Final = 8
 _SPACE: Final = 62**_TAIL
+_HALF: Final = 62**4
 _STRIDE: Final = 0x5851F42D4C95 | 1
 """Odd and no multiple of 31, so it shares no factor with 62**8."""
 _LENGTHS: Final = {"call": 16}
@@ -31,6 +32,7 @@ class Ids:
             number, digit = divmod(number, 62)
             stem.append(_ALPHABET[digit])
         self._stem = "".join(stem)
+        self._heads: dict[str, str] = {}
         self._taken: Container[str] = ()
 
     def avoid(self, taken: Container[str]) -> None:
@@ -46,10 +48,11 @@ class Ids:
 
     def _make(self, prefix: str) -> str:
         self._count += 1
-        rest, pair = divmod(self._count * _STRIDE % _SPACE, 3844)
-        tail = _PAIRS[pair]
-        for _ in range(_TAIL // 2 - 1):
-            rest, pair = divmod(rest, 3844)
-            tail += _PAIRS[pair]
+        high, low = divmod(self._count * _STRIDE % _SPACE, _HALF)
+        head = self._heads.get(prefix) or self._head(prefix)
+        return f"{head}{_PAIRS[low % 3844]}{_PAIRS[low // 3844]}{_PAIRS[high % 3844]}{_PAIRS[high // 3844]}"
+
+    def _head(self, prefix: str) -> str:
         length = _LENGTHS.get(prefix, _DEFAULT_LENGTH)
-        return f"{prefix}_{self._stem[: length - _TAIL]}{tail}"
+        head = self._heads[prefix] = f"{prefix}_{self._stem[: length - _TAIL]}"
+        return head

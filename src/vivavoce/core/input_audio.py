@@ -99,9 +99,11 @@ class InputAudio:
                 break
             if chunk.start >= end:
                 continue
-            first = chunk.format.bytes_of(max(start, chunk.start) - chunk.start)
-            last = chunk.format.bytes_of(min(end, chunk.end) - chunk.start)
+            data = chunk.data
+            if chunk.start < start or chunk.end > end:
+                first = chunk.format.bytes_of(max(start, chunk.start) - chunk.start)
+                data = data[first : chunk.format.bytes_of(min(end, chunk.end) - chunk.start)]
             if not segments or segments[-1][0] is not chunk.format:
                 segments.append((chunk.format, []))
-            segments[-1][1].append(chunk.data[first:last])
+            segments[-1][1].append(data)
         return Clip(tuple((fmt, b"".join(reversed(parts))) for fmt, parts in reversed(segments)))

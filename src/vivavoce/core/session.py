@@ -330,6 +330,8 @@ class Session:
             return
         self._turn, news = turns.hear(self._turn, frame.end_tick, frame.probability, vad)
         match news:
+            case None:
+                pass
             case turns.Began():
                 self._turn_began(news, frame.end_tick, vad)
             case turns.Asked():
@@ -338,8 +340,6 @@ class Session:
                 self._journal.ask(c.WithdrawQuestion(news.item_id))
             case turns.Ended():
                 self._turn_ended(news)
-            case None:
-                pass
         match self._turn:
             case turns.Quiet():
                 self._forget_idle_audio(frame.end_tick)

@@ -142,7 +142,7 @@ def hear(turn: Turn, end_tick: int, probability: float, vad: TurnDetection) -> t
             if probability >= vad.threshold:
                 asked = isinstance(vad, SemanticVad) and turn.until - turn.silent_from >= min(_ASKED_AT)
                 return Speaking(turn.item_id, turn.from_tick), Resumed(turn.item_id) if asked else None
-            return _wait(replace(turn, until=end_tick), vad)
+            return _wait(Hesitating(turn.item_id, turn.from_tick, turn.silent_from, end_tick, turn.finished), vad)
 
 
 def judged(

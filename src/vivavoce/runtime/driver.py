@@ -140,7 +140,8 @@ class Driver:
             )
             self._set_alarm()
             try:
-                self._perform_all(self._session.open())
+                for effect in self._session.open():
+                    self._perform(effect)
                 yield
             finally:
                 self.post(c.ShutDown(CLOSE_GOING_AWAY, ""))
@@ -271,7 +272,8 @@ class Driver:
         self._handling = True
         try:
             while self._inbox:
-                self._perform_all(self._session.receive(self._inbox.popleft(), self._loop.time()))
+                for effect in self._session.receive(self._inbox.popleft(), self._loop.time()):
+                    self._perform(effect)
             if self._session.next_deadline != self._alarm_at:
                 self._set_alarm()
         except Exception as bug:
@@ -316,10 +318,6 @@ class Driver:
             self._outbox.send(frame)
 
     # -------------------------------------------------------------------------------------------- effects
-
-    def _perform_all(self, effects: list[c.Effect]) -> None:
-        for effect in effects:
-            self._perform(effect)
 
     def _perform(self, effect: c.Effect) -> None:
         match effect:

@@ -56,6 +56,7 @@ OnFault = Callable[[Exception], None]
 _PCM16: Final = AudioFormat.PCM16
 _ULAW: Final = AudioFormat.G711_ULAW
 _ALAW: Final = AudioFormat.G711_ALAW
+_FAILED: Final = "a callback of a VAD stream failed"
 _RATES: Final = (_PCM16.rate, _ULAW.rate)
 
 
@@ -253,8 +254,10 @@ class VadStream:
     @property
     def backlog_ticks(self) -> int:
         """Ticks of audio that are fed and not yet reported, an incomplete frame included."""
-        waiting = sum(run.fmt.ticks(run.size) for run in self._runs)
-        return waiting + self._in_flight * FRAME_TICKS
+        ticks = self._in_flight * FRAME_TICKS
+        for run in self._runs:
+            ticks += run.fmt.ticks(run.size)
+        return ticks
 
     def feed(self, start_tick: int, fmt: AudioFormat, data: bytes) -> None:
         """Audio that begins at ``start_tick`` of the session's clock; it is kept, not copied.
@@ -336,9 +339,11 @@ class VadStream:
 
     def report(self, generation: int, end_tick: int, probability: float) -> None:
         """A frame came back."""
-        self._landed()
+        self._in_flight -= 1
         if generation == self._generation:
             self._on_frame(end_tick, probability)
+        elif self._closed and not self._in_flight:
+            self._pool.release(self, self._slot)
 
     def fault(self, generation: int, error: Exception) -> None:
         """A frame was lost."""
@@ -570,7 +575,10 @@ def _deliver(done: _Round, result: list[float] | Exception) -> None:
             _call(stream.fault, generation, result)
         return
     for stream, generation, end, probability in zip(done.streams, done.generations, done.ends, result, strict=True):
-        _call(stream.report, generation, end, probability)
+        try:
+            stream.report(generation, end, probability)
+        except Exception as error:
+            _complain(_FAILED, error)
 
 
 def _call(callback: Callable[..., None], *arguments: object) -> None:
@@ -578,7 +586,7 @@ def _call(callback: Callable[..., None], *arguments: object) -> None:
     try:
         callback(*arguments)
     except Exception as error:
-        _complain("a callback of a VAD stream failed", error)
+        _complain(_FAILED, error)
 
 
 def _complain(message: str, error: Exception) -> None:
