@@ -1,0 +1,1 @@
+"""Which models there are, where, until when, how much of them; and what time does to deployments of them."""
