@@ -447,6 +447,40 @@ def picky(options):
 
 
 @pytest.mark.usefixtures("installed")
+def test_check_config_shows_accounts_and_recipes(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    text = """
+    [resource]
+    name = "bank"
+    [[account]]
+    name = "shop"
+    keys = ["s3cret-1"]
+    [[deployment]]
+    name = "voice"
+    [[deployment]]
+    name = "till"
+    account = "shop"
+    [recipe.tuned]
+    models = ["*.ft-*", "gpt-4o"]
+    profile = "azure-2025-04"
+    """
+    file = write(tmp_path, text)
+    assert cli.main(["check-config", file]) == 0
+    shown = capsys.readouterr()
+    rows = [line.split() for line in shown.out.splitlines()]
+    assert [row[:2] for row in rows if "scripted" in row] == [
+        ["bank", "voice"],
+        ["shop", "till"],
+        ["tuned", "*.ft-*,"],
+    ]
+    assert ["tuned", "*.ft-*,", "gpt-4o", "azure-2025-04", "silero", "pocketsphinx"] in [row[:6] for row in rows]
+    assert shown.out.splitlines()[-2:] == [
+        f"{file}: account shop, 1 key",
+        f"{file}: ok. Resource bank, 127.0.0.1:8089, no keys",
+    ]
+    assert "s3cret" not in shown.out + shown.err
+
+
+@pytest.mark.usefixtures("installed")
 def test_check_config_sums_up_what_would_be_served(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     text = """
     [resource]

@@ -10,6 +10,7 @@ import pytest
 from vivavoce import config as module
 from vivavoce.config import (
     DEFAULT_INSTRUCTIONS,
+    ENGINE_KINDS,
     Config,
     ConfigError,
     EngineSettings,
@@ -185,9 +186,8 @@ def test_faults_name_their_place(text: str, path: str, problem: str, tmp_path: P
 
 
 def test_an_unknown_name_without_a_near_one_lists_all(tmp_path: Path) -> None:
-    with pytest.raises(
-        ConfigError, match=r"^zzz: unknown table \(there are: server, resource, audit, deployment, engine\)$"
-    ):
+    known = "server, resource, account, audit, deployment, recipe, engine, store"
+    with pytest.raises(ConfigError, match=rf"^zzz: unknown table \(there are: {known}\)$"):
         load("[zzz]", tmp_path)
 
 
@@ -358,7 +358,10 @@ TABLES: dict[str, type[msgspec.Struct]] = {
     "`[server]`": module.ServerSettings,
     "`[resource]`": module.ResourceSettings,
     "`[audit]`": module.AuditSettings,
+    "`[[account]]`": module.AccountSettings,
     "`[[deployment]]`": module.DeploymentSettings,
+    "`[recipe.NAME]`": module.RecipeSettings,
+    "`[store]`": module.StoreSettings,
 }
 MANUAL = Path(__file__).parents[1] / "docs" / "reference" / "configuration.md"
 
@@ -369,6 +372,9 @@ def test_the_manual_names_every_option_with_its_default() -> None:
     for heading, struct in TABLES.items():
         (section,) = [section for section in sections if section.startswith(heading)]
         for option in msgspec.structs.fields(struct):
+            if struct is module.RecipeSettings and option.name in module.WorkSettings.__struct_fields__:
+                assert f"`{option.name}`" in section or option.name in ENGINE_KINDS
+                continue
             (row,) = [line for line in section.splitlines() if line.startswith(f"| `{option.name}` |")]
             default = row.split("|")[2].strip()
             if default.startswith("`"):
@@ -385,6 +391,14 @@ def test_the_manual_names_every_option_with_its_default() -> None:
         "speech_model",
         "tls_cert",
         "tls_key",
+        "data",
+        "subscription",
+        "resource_group",
+        "location",
+        "tenant",
+        "models",
+        "url",
+        "secret",
     }
 
 

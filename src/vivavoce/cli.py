@@ -585,7 +585,9 @@ def check_config(file: Annotated[Path, typer.Argument(metavar="FILE", help="Conf
     build_engines(config, Registry.installed())
     server_context(config.server)
     tokenizer.load(config.server.tokenizer)
+    several = len(config.accounts) > 1
     table = Table(
+        *(("account",) if several else ()),
         "deployment",
         "model",
         "profile",
@@ -602,16 +604,26 @@ def check_config(file: Annotated[Path, typer.Argument(metavar="FILE", help="Conf
         one = Deployment.of(settings)
         limits = (str(one.tokens_per_minute), str(one.requests_per_minute))
         used = [one.engines.get(kind, "") for kind in ENGINE_KINDS]
-        table.add_row(one.name, one.reported_model, one.profile or "by connection", *used, *limits)
+        whose = (settings.account or config.resource.name,) if several else ()
+        table.add_row(*whose, one.name, one.reported_model, one.profile or "by connection", *used, *limits)
     print_table(table)
-    keys = len(config.resource.keys)
+    if config.recipes:
+        table = Table("recipe", "models", "profile", *(kind.replace("_", " ") for kind in ENGINE_KINDS))
+        for name, recipe in config.recipes.items():
+            used = [recipe.engines.get(kind, "") for kind in ENGINE_KINDS]
+            table.add_row(name, ", ".join(recipe.models), recipe.profile or "by connection", *used)
+        print_table(table)
     server = config.server
     place = f"{server.host}:{server.port}{', TLS' if server.tls_cert else ''}"
-    typer.echo(
-        f"{file}: ok. Resource {config.resource.name}, {place}, {keys or 'no'} {'key' if keys == 1 else 'keys'}"
-    )
+    for account in config.more_accounts:
+        typer.echo(f"{file}: account {account.name}, {_counted_keys(account.keys)}")
+    typer.echo(f"{file}: ok. Resource {config.resource.name}, {place}, {_counted_keys(config.resource.keys)}")
     for name in config.unused_engines():
         typer.echo(f"{file}: engine.{name} is used by no deployment", err=True)
+
+
+def _counted_keys(keys: Sequence[Secret]) -> str:
+    return f"{len(keys) or 'no'} {'key' if len(keys) == 1 else 'keys'}"
 
 
 @app.command()

@@ -13,21 +13,28 @@ Laws
 """
 
 from vivavoce.config.audit import AuditSettings
+from vivavoce.config.data import kept_secret, open_data_folder, private_file
 from vivavoce.config.loading import environment_key, load_config
 from vivavoce.config.tables import (
     API_KEY_VARIABLE,
     DEFAULT_INSTRUCTIONS,
     ENGINE_KINDS,
     MAX_WAITING,
+    NO_GUID,
+    AccountSettings,
     Config,
     DeploymentSettings,
     EngineKind,
     EngineSettings,
     LogLevel,
     Overrides,
+    RecipeSettings,
     ResourceSettings,
     ServerSettings,
+    StandardSku,
+    StoreSettings,
     Tokenizer,
+    WorkSettings,
 )
 from vivavoce.config.values import ConfigError, Secret
 
@@ -36,6 +43,8 @@ __all__ = [
     "DEFAULT_INSTRUCTIONS",
     "ENGINE_KINDS",
     "MAX_WAITING",
+    "NO_GUID",
+    "AccountSettings",
     "AuditSettings",
     "Config",
     "ConfigError",
@@ -44,10 +53,17 @@ __all__ = [
     "EngineSettings",
     "LogLevel",
     "Overrides",
+    "RecipeSettings",
     "ResourceSettings",
     "Secret",
     "ServerSettings",
+    "StandardSku",
+    "StoreSettings",
     "Tokenizer",
+    "WorkSettings",
     "environment_key",
+    "kept_secret",
     "load_config",
+    "open_data_folder",
+    "private_file",
 ]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Final, TypeVar, get_args, get_type_hints
 
 import msgspec
@@ -15,6 +15,7 @@ _FROM_ENVIRONMENT: Final = "_env"
 """Ends an engine's option whose value is in the environment variable that it names."""
 
 _KEY: Final = re.compile(r"[\x21-\x7e]+")
+_NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 _VARIABLE: Final = re.compile(r"[A-Z_][A-Z0-9_]{0,63}")
 
 _T = TypeVar("_T", bound=msgspec.Struct)
@@ -66,7 +67,12 @@ def check_names(table: Mapping[str, Any], known: tuple[str, ...], prefix: str, w
 
 def suggestion(name: str, known: tuple[str, ...]) -> str:
     near = difflib.get_close_matches(name, known, n=1)
-    return f"; did you mean '{near[0]}'?" if near else f" (there are: {', '.join(known)})"
+    return f"; did you mean '{near[0]}'?" if near else among(known)
+
+
+def among(known: Iterable[str]) -> str:
+    """Ends a sentence about a name that is not one of ``known``."""
+    return f" (there are: {', '.join(known)})"
 
 
 def table_of(parent: Mapping[str, Any], name: str) -> Mapping[str, Any]:
@@ -74,6 +80,21 @@ def table_of(parent: Mapping[str, Any], name: str) -> Mapping[str, Any]:
     if not isinstance(value, dict):
         raise ConfigError(name, f"expected a table, [{name}]")
     return value
+
+
+def tables_of(parent: Mapping[str, Any], name: str) -> Sequence[Any]:
+    value = parent.get(name, [])
+    if not isinstance(value, list):
+        raise ConfigError(name, f"expected an array of tables, [[{name}]]")
+    return value
+
+
+def check_name(name: str, path: str) -> None:
+    """Of an account or a deployment."""
+    if _NAME.fullmatch(name) is None:
+        raise ConfigError(
+            path, f"{name!r} is no name: a letter or digit, then up to 63 letters, digits, '.', '_', '-'"
+        )
 
 
 def check_key_texts(keys: tuple[Secret, ...], path: str) -> None:

@@ -1,53 +1,70 @@
-"""``[[deployment]]`` and ``[engine.NAME]``."""
+"""``[[deployment]]``, ``[recipe.NAME]`` and ``[engine.NAME]``."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, Final
 
 import msgspec
 
-from vivavoce.config.convert import convert, table_of, with_environment
+from vivavoce.config.convert import among, check_name, convert, table_of, tables_of, with_environment
 from vivavoce.config.tables import (
     MAX_WAITING,
     SPEECH_MODEL_STANDS_FOR,
     DeploymentSettings,
     EngineKind,
     EngineSettings,
+    RecipeSettings,
+    WorkSettings,
 )
 from vivavoce.config.values import ConfigError, Count, Text
 from vivavoce.wire.dialects.profiles import NAMES
 
 _ENGINE_NAME: Final = re.compile(r"[A-Za-z0-9_-]{1,64}")
-NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 
 
-def read_deployments(table: Mapping[str, Any]) -> tuple[DeploymentSettings, ...]:
-    entries = table.get("deployment", [])
-    if not isinstance(entries, list):
-        raise ConfigError("deployment", "expected an array of tables, [[deployment]]")
+def read_deployments(table: Mapping[str, Any], accounts: Sequence[str]) -> tuple[DeploymentSettings, ...]:
+    """``accounts``: names of all that are declared."""
     deployments: list[DeploymentSettings] = []
-    places: dict[str, int] = {}
-    for index, entry in enumerate(entries or [{"name": "gpt-4o-realtime-preview"}]):
+    places: dict[tuple[str, str], int] = {}
+    for index, entry in enumerate(tables_of(table, "deployment") or [{"name": "gpt-4o-realtime-preview"}]):
         path = f"deployment[{index}]"
         deployment = convert(entry, DeploymentSettings, path)
-        if NAME.fullmatch(deployment.name) is None:
-            raise ConfigError(
-                f"{path}.name",
-                f"{deployment.name!r} is no name: a letter or digit, then up to 63 letters, digits, '.', '_', '-'",
-            )
-        first = places.setdefault(deployment.name, index)
+        check_name(deployment.name, f"{path}.name")
+        if deployment.account and deployment.account not in accounts:
+            raise ConfigError(f"{path}.account", f"there is no account '{deployment.account}'{among(accounts)}")
+        account = deployment.account or accounts[0]
+        first = places.setdefault((account, deployment.name.lower()), index)
         if first != index:
             raise ConfigError(f"{path}.name", f"'{deployment.name}' is already the name of deployment[{first}]")
-        if deployment.speech_model is not None:
-            for kind in SPEECH_MODEL_STANDS_FOR:
-                if kind in entry:
-                    raise ConfigError(f"{path}.{kind}", "the speech_model stands for it: name one of them")
-        if deployment.profile and deployment.profile not in NAMES:
-            raise ConfigError(f"{path}.profile", f"'{deployment.profile}' is not one of {', '.join(NAMES)}")
+        _check_work(deployment, entry, path)
         deployments.append(deployment)
     return tuple(deployments)
+
+
+def read_recipes(table: Mapping[str, Any]) -> Mapping[str, RecipeSettings]:
+    recipes: dict[str, RecipeSettings] = {}
+    for name, entry in table_of(table, "recipe").items():
+        path = f"recipe.{name}"
+        if _ENGINE_NAME.fullmatch(name) is None:
+            raise ConfigError(path, "the name of a recipe is up to 64 letters, digits, '-' and '_'")
+        if not isinstance(entry, dict):
+            raise ConfigError(path, f"expected a table, [{path}]")
+        recipe = recipes[name] = convert(entry, RecipeSettings, path)
+        if not recipe.models:
+            raise ConfigError(f"{path}.models", "name at least one model, or '*' for all")
+        _check_work(recipe, entry, path)
+    return recipes
+
+
+def _check_work(work: WorkSettings, entry: Mapping[str, Any], path: str) -> None:
+    if work.speech_model is not None:
+        for kind in SPEECH_MODEL_STANDS_FOR:
+            if kind in entry:
+                raise ConfigError(f"{path}.{kind}", "the speech_model stands for it: name one of them")
+    if work.profile and work.profile not in NAMES:
+        raise ConfigError(f"{path}.profile", f"'{work.profile}' is not one of {', '.join(NAMES)}")
 
 
 class _EngineHead(msgspec.Struct, frozen=True, kw_only=True):

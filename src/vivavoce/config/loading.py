@@ -6,15 +6,18 @@ import re
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import msgspec
 
 from vivavoce.config.audit import read_audit
-from vivavoce.config.convert import check_key_text, check_key_texts, check_names, convert, table_of
-from vivavoce.config.engines import read_deployments, read_engines
+from vivavoce.config.convert import check_key_text, check_names, convert, table_of
+from vivavoce.config.engines import read_deployments, read_engines, read_recipes
+from vivavoce.config.resource import check_account, read_accounts, read_store
 from vivavoce.config.tables import API_KEY_VARIABLE, Config, Overrides, ResourceSettings, ServerSettings
 from vivavoce.config.values import ConfigError, Secret
+
+_TABLES: Final = ("server", "resource", "account", "audit", "deployment", "recipe", "engine", "store")
 
 
 def load_config(path: Path | None, *, environ: Mapping[str, str], overrides: Overrides | None = None) -> Config:
@@ -27,17 +30,26 @@ def load_config(path: Path | None, *, environ: Mapping[str, str], overrides: Ove
     """
     overrides = overrides or Overrides()
     table = {} if path is None else _read(path)
-    check_names(table, ("server", "resource", "audit", "deployment", "engine"), "", "table")
+    check_names(table, _TABLES, "", "table")
     base = Path() if path is None else path.parent
     server = convert(table_of(table, "server"), ServerSettings, "server")
     resource = convert(table_of(table, "resource"), ResourceSettings, "resource")
-    check_key_texts(resource.keys, "resource.keys")
+    check_account(resource, "resource")
+    resource = msgspec.structs.replace(resource, keys=_keys(resource.keys, environ, overrides))
+    accounts = read_accounts(table, resource)
+    store = read_store(table, environ)
     return Config(
-        server=_override_tls(_override_server(server, overrides), overrides, base),
-        resource=msgspec.structs.replace(resource, keys=_keys(resource.keys, environ, overrides)),
+        server=msgspec.structs.replace(
+            _override_tls(_override_server(server, overrides), overrides, base),
+            data=_data(server.data, environ, base),
+        ),
+        resource=resource,
+        more_accounts=accounts,
         audit=read_audit(table, base),
-        deployments=read_deployments(table),
+        deployments=read_deployments(table, (resource.name, *(one.name for one in accounts))),
+        recipes=read_recipes(table),
         engines=read_engines(table, environ),
+        store=store,
         base=base,
     )
 
@@ -112,6 +124,16 @@ def _override_tls(server: ServerSettings, overrides: Overrides, base: Path) -> S
         key = str(base / key)
         _check_pem(at_key, key, "PRIVATE KEY")
     return msgspec.structs.replace(server, tls_cert=cert, tls_key=key)
+
+
+def _data(named: str | None, environ: Mapping[str, str], base: Path) -> str | None:
+    """The usual place of data that programs keep for a user, by the XDG Base Directory Specification."""
+    if named is not None:
+        return str(base / named)
+    xdg, home = Path(environ.get("XDG_DATA_HOME", "")), environ.get("HOME")
+    if xdg.is_absolute():
+        return str(xdg / "vivavoce")
+    return str(Path(home, ".local", "share", "vivavoce")) if home else None
 
 
 def _check_pem(where: str, path: str, block: str) -> None:

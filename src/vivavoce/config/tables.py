@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Annotated, Final, Literal, TypeAlias, get_args
 
 import msgspec
 
 from vivavoce.config.audit import AuditSettings
-from vivavoce.config.values import Count, Secret, Text
+from vivavoce.config.values import ConfigError, Count, Secret, Text
 
 EngineKind: TypeAlias = Literal[
     "vad", "transcriber", "end_of_turn", "language_model", "synthesizer", "speech_model"
@@ -18,9 +19,13 @@ ENGINE_KINDS: Final[tuple[EngineKind, ...]] = get_args(EngineKind)
 
 Tokenizer: TypeAlias = Literal["estimate", "o200k"]
 LogLevel: TypeAlias = Literal["debug", "info", "warning", "error"]
+StandardSku: TypeAlias = Literal["Standard", "GlobalStandard", "DataZoneStandard"]
+"""What is paid by the token."""
 
 MAX_WAITING: Final = 256
 API_KEY_VARIABLE: Final = "VIVAVOCE_API_KEY"
+
+NO_GUID: Final = "00000000-0000-0000-0000-000000000000"
 
 SPEECH_MODEL_STANDS_FOR: Final[tuple[EngineKind, ...]] = ("language_model", "synthesizer")
 
@@ -61,25 +66,43 @@ class ServerSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
     tokenizer: Tokenizer = "estimate"
     """What counts the tokens of text."""
     log_level: LogLevel = "info"
+    data: Text | None = None
+    """Folder of what the server keeps. Once it is loaded it is a path as the process finds it; None where neither
+    the file nor the environment tells one."""
 
 
 class ResourceSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """``[resource]``: what all deployments have in common."""
+    """``[resource]``: the first account; the others take over where it is, unless they say otherwise."""
 
     name: Text = "vivavoce"
+    subscription: Text = NO_GUID
+    resource_group: Text = "vivavoce"
+    location: Text = "eastus2"
+    """The region whose models and quotas it has."""
+    tenant: Text = NO_GUID
+    subdomain: str = ""
+    """First label of the host names that mean it; empty stands for its name."""
     keys: tuple[Secret, ...] = ()
-    """Any of them opens every deployment. Empty: nobody may connect until the caller adds one."""
+    """Any of them opens every deployment of the account. Empty: nobody may connect until the caller adds one."""
     subprotocol_keys: bool = True
     """Take keys from the subprotocol ``openai-insecure-api-key.KEY``, as browsers send them."""
 
 
-class DeploymentSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """``[[deployment]]``: a name that clients ask for, what it claims to be, and the engines behind it."""
+class AccountSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """``[[account]]``: one more account. Options as in ``[resource]``."""
 
-    name: str
-    model: Text = "gpt-4o-realtime-preview"
-    version: str = "2024-12-17"
-    """May be empty; then the model is reported without a version."""
+    name: Text
+    subscription: Text
+    resource_group: Text
+    location: Text
+    tenant: Text
+    subdomain: str = ""
+    keys: tuple[Secret, ...] = ()
+
+
+class WorkSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What ``[[deployment]]`` and ``[recipe.NAME]`` share: how sessions are served, and by which engines."""
+
     profile: str = ""
     """One of ``wire.dialects.profiles.NAMES``, for sessions of its dialect. Empty: it follows the connection, then
     ``version``."""
@@ -90,10 +113,6 @@ class DeploymentSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unkno
     instructions: str = DEFAULT_INSTRUCTIONS
     heard_text: bool = True
     """Let the model keep the words of a truncated message that were heard; clients see none either way."""
-    capacity: Annotated[int, msgspec.Meta(ge=1, le=10_000_000)] = 10_000
-    """Thousands of tokens per minute."""
-    requests_per_minute: Count | None = None
-    """None is 6 for each 1000 tokens per minute."""
     speculate: bool = False
     """Begin to answer a turn that is likely over, and hold it back until it is."""
     vad: Text = "silero"
@@ -109,6 +128,43 @@ class DeploymentSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unkno
         """Names of the engines that it uses."""
         unused = ("speech_model",) if self.speech_model is None else SPEECH_MODEL_STANDS_FOR
         return {kind: getattr(self, kind) for kind in ENGINE_KINDS if kind not in unused}
+
+
+class DeploymentSettings(WorkSettings, frozen=True, kw_only=True):
+    """``[[deployment]]``: a name that clients ask for, what it claims to be, and what does its work."""
+
+    name: str
+    account: str = ""
+    """Name of its account; empty is the first."""
+    model: Text = "gpt-4o-realtime-preview"
+    version: str = "2024-12-17"
+    """May be empty; then the model is reported without a version."""
+    sku: StandardSku = "GlobalStandard"
+    capacity: Annotated[int, msgspec.Meta(ge=1, le=10_000_000)] = 10_000
+    """Thousands of tokens per minute."""
+    requests_per_minute: Count | None = None
+    """None is 6 for each 1000 tokens per minute."""
+
+
+class RecipeSettings(WorkSettings, frozen=True, kw_only=True):
+    """``[recipe.NAME]``: what does the work of deployments that are made while the server runs."""
+
+    models: tuple[Text, ...]
+    """Patterns (``*``, ``?``, ``[...]``) of which one must match the name of the model, or name-version."""
+
+    def serves(self, name: str, version: str) -> bool:
+        """Whether deployments of this model may have it."""
+        names = (name, f"{name}-{version}") if version else (name,)
+        return any(fnmatchcase(one, pattern) for one in names for pattern in self.models)
+
+
+class StoreSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """``[store]``: where changes of accounts and deployments are kept."""
+
+    url: Secret | None = None
+    """Of the database, as SQLAlchemy has it; None is SQLite in the data folder. It may hold a password."""
+    secret: Secret | None = None
+    """What the keys of accounts are made with; None takes that of the data folder."""
 
 
 class EngineSettings(msgspec.Struct, frozen=True, kw_only=True):
@@ -132,14 +188,34 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
 
     server: ServerSettings = ServerSettings()
     resource: ResourceSettings = ResourceSettings()
+    more_accounts: tuple[AccountSettings, ...] = ()
+    """Those after the one of ``[resource]``."""
     audit: AuditSettings = AuditSettings()
     deployments: tuple[DeploymentSettings, ...] = ()
+    recipes: Mapping[str, RecipeSettings] = msgspec.field(default_factory=dict)
+    """By name, in the order of the file, which is the order in which they are asked."""
+    store: StoreSettings | None = None
+    """None: nothing is there but what is declared."""
     engines: Mapping[str, EngineSettings] = msgspec.field(default_factory=dict)
     base: Path = Path()
     """Folder that relative paths in engine options start from: the one of the file."""
 
+    @property
+    def accounts(self) -> tuple[AccountSettings, ...]:
+        """All that are declared, the one of ``[resource]`` first."""
+        names = AccountSettings.__struct_fields__
+        first = AccountSettings(**{name: getattr(self.resource, name) for name in names})
+        return (first, *self.more_accounts)
+
+    @property
+    def data_folder(self) -> Path:
+        """Where the server keeps what it must remember; it may not exist yet. Raises :class:`ConfigError`."""
+        if self.server.data is None:
+            raise ConfigError("server.data", "neither XDG_DATA_HOME nor HOME is set: name a folder")
+        return Path(self.server.data)
+
     def with_keys(self, *keys: Secret) -> Config:
-        """The same with other keys."""
+        """The same with other keys of the first account."""
         return msgspec.structs.replace(self, resource=msgspec.structs.replace(self.resource, keys=keys))
 
     def for_one_worker(self, workers: int) -> Config:
@@ -148,8 +224,8 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
         return msgspec.structs.replace(self, server=msgspec.structs.replace(self.server, max_sessions=share))
 
     def unused_engines(self) -> tuple[str, ...]:
-        """Names of ``[engine.NAME]`` tables that no deployment refers to."""
-        used = {pair for deployment in self.deployments for pair in deployment.engines.items()}
+        """Names of ``[engine.NAME]`` tables that neither a deployment nor a recipe refers to."""
+        used = {pair for one in (*self.deployments, *self.recipes.values()) for pair in one.engines.items()}
         return tuple(name for name, engine in self.engines.items() if (engine.kind, name) not in used)
 
 

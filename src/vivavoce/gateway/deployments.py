@@ -21,7 +21,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final, TypeAlias, cast
 
-from vivavoce.config import Config, ConfigError, DeploymentSettings
+from vivavoce.config import Config, ConfigError, DeploymentSettings, WorkSettings
 from vivavoce.engines.gate import Gate, Limits, Watch, gated
 from vivavoce.engines.registry import (
     EndOfTurn,
@@ -243,23 +243,30 @@ class _Plan:
 
 
 def build_engines(config: Config, registry: Registry) -> EngineSet:
-    """Make every engine that a deployment refers to, once. Raises :class:`ConfigError`.
+    """Make every engine that a deployment or a recipe refers to, once. Raises :class:`ConfigError`.
 
     All names are checked before the first engine is made.
     """
+    works = _works_of(config)
     plans: dict[EngineKey, _Plan] = {}
-    for index, settings in enumerate(config.deployments):
+    for path, settings in works:
         for kind, name in settings.engines.items():
             if (kind, name) not in plans:
-                plans[kind, name] = _plan(config, registry, kind, name, f"deployment[{index}].{kind}")
+                plans[kind, name] = _plan(config, registry, kind, name, f"{path}.{kind}")
     engines = {key: _create(key[0], plan, registry, config.base) for key, plan in plans.items()}
-    for index, settings in enumerate(config.deployments):
+    for path, settings in works:
         if settings.speculate:
-            _check_speculation(f"deployment[{index}].speculate", settings, engines)
+            _check_speculation(f"{path}.speculate", settings, engines)
     return EngineSet(engines)
 
 
-def _check_speculation(path: str, settings: DeploymentSettings, engines: Mapping[EngineKey, Engine]) -> None:
+def _works_of(config: Config) -> list[tuple[str, WorkSettings]]:
+    """All that names engines, and its path."""
+    deployments = ((f"deployment[{at}]", one) for at, one in enumerate(config.deployments))
+    return [*deployments, *((f"recipe.{name}", one) for name, one in config.recipes.items())]
+
+
+def _check_speculation(path: str, settings: WorkSettings, engines: Mapping[EngineKey, Engine]) -> None:
     """A response is known by the words of the turn, and one that does not come about must leave nothing behind."""
     if settings.speech_model is not None:
         raise ConfigError(path, "a speech_model keeps what it is asked: it cannot be asked in vain")

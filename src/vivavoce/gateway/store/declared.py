@@ -1,0 +1,164 @@
+"""What the configuration declares, and the store of a server that has no other: it cannot be changed."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import replace
+from datetime import datetime
+
+from vivavoce.config import AccountSettings, Config, DeploymentSettings, Secret
+from vivavoce.gateway.keys import key_digest
+from vivavoce.gateway.resource import (
+    Account,
+    AccountKey,
+    DeploymentRecord,
+    Directory,
+    Model,
+    RoleAssignment,
+    Sku,
+    deployment_id,
+)
+from vivavoce.gateway.store.base import Actor, Check, NotFound, Put, ReadOnly, Usage
+
+NO_STORE = "there is no store: this server has what its configuration declares, and nothing else"
+
+
+class Declared:
+    """All that a configuration declares."""
+
+    def __init__(self, config: Config) -> None:
+        self.accounts = tuple(_account(one) for one in config.accounts)
+        self.keys = tuple(
+            AccountKey(
+                account=account.id, slot=f"key{at}", digest=key_digest(key.reveal()), generation=0, declared=True
+            )
+            for account, settings in zip(self.accounts, config.accounts, strict=True)
+            for at, key in enumerate(settings.keys, 1)
+        )
+        by_name = {account.name: account for account in self.accounts}
+        self.deployments = tuple(
+            _deployment(by_name.get(one.account, self.accounts[0]), one) for one in config.deployments
+        )
+        self._secrets = {
+            account.id: {f"key{at}": key for at, key in enumerate(settings.keys, 1)}
+            for account, settings in zip(self.accounts, config.accounts, strict=True)
+        }
+
+    def secrets(self, account: str) -> Mapping[str, Secret]:
+        """The keys of a declared account, by slot."""
+        return self._secrets[account]
+
+    def directory(
+        self,
+        *,
+        accounts: Iterable[Account] = (),
+        keys: Iterable[AccountKey] = (),
+        deployments: Iterable[DeploymentRecord] = (),
+        assignments: Iterable[RoleAssignment] = (),
+        revision: int = 0,
+    ) -> Directory:
+        """With these after all that is declared."""
+        return Directory(
+            (*self.accounts, *accounts),
+            keys=(*self.keys, *keys),
+            deployments=(*self.deployments, *deployments),
+            assignments=assignments,
+            revision=revision,
+        )
+
+
+def _account(settings: AccountSettings) -> Account:
+    account = Account(
+        subscription=settings.subscription,
+        resource_group=settings.resource_group,
+        name=settings.name,
+        location=settings.location,
+        tenant=settings.tenant,
+        subdomain=settings.subdomain,
+        declared=True,
+    )
+    return replace(account, etag=_etag(account))
+
+
+def _deployment(account: Account, settings: DeploymentSettings) -> DeploymentRecord:
+    record = DeploymentRecord(
+        account=account.id,
+        name=settings.name,
+        sku=Sku(settings.sku, settings.capacity),
+        model=Model(settings.model, settings.version),
+        recipe=f"{account.name}/{settings.name}",
+        declared=True,
+    )
+    return replace(record, etag=_etag(record))
+
+
+def _etag(declared: Account | DeploymentRecord) -> str:
+    """It changes with what it is of."""
+    return f'"{hashlib.sha256(repr(declared).encode()).hexdigest()[:16]}"'
+
+
+class DeclaredStore:
+    """A :class:`vivavoce.gateway.store.base.Store` without a database. Every change raises ReadOnly."""
+
+    def __init__(self, config: Config) -> None:
+        self._declared = Declared(config)
+        self.current = self._declared.directory()
+
+    async def directory(self) -> Directory:
+        return self.current
+
+    def follow(self, listener: Callable[[Directory], None]) -> Callable[[], None]:
+        """Nothing will ever change."""
+        return lambda: None
+
+    async def put_account(
+        self,
+        account: Account,
+        *,
+        by: Actor,
+        if_match: str | None = None,
+        if_none_match: bool = False,
+        check: Check | None = None,
+    ) -> Put[Account]:
+        raise ReadOnly(account.id, NO_STORE)
+
+    async def delete_account(self, account: str, *, if_match: str | None = None) -> None:
+        raise ReadOnly(account, NO_STORE)
+
+    async def put_deployment(
+        self,
+        record: DeploymentRecord,
+        *,
+        by: Actor,
+        if_match: str | None = None,
+        if_none_match: bool = False,
+        check: Check | None = None,
+    ) -> Put[DeploymentRecord]:
+        raise ReadOnly(record.id, NO_STORE)
+
+    async def delete_deployment(self, account: str, name: str, *, if_match: str | None = None) -> None:
+        raise ReadOnly(deployment_id(account, name), NO_STORE)
+
+    async def put_role_assignment(
+        self, assignment: RoleAssignment, *, by: Actor, check: Check | None = None
+    ) -> Put[RoleAssignment]:
+        raise ReadOnly(assignment.id, NO_STORE)
+
+    async def delete_role_assignment(self, assignment: str) -> None:
+        raise ReadOnly(assignment, NO_STORE)
+
+    async def keys(self, account: str) -> Mapping[str, Secret]:
+        found = self.current.account(account)
+        if found is None:
+            raise NotFound(account, "there is no such account")
+        return self._declared.secrets(found.id)
+
+    async def regenerate_key(self, account: str, slot: str) -> AccountKey:
+        raise ReadOnly(account, NO_STORE)
+
+    async def record_usage(self, usages: Iterable[Usage]) -> None:
+        """Nothing is kept."""
+
+    async def usage(self, account: str, since: datetime, until: datetime) -> tuple[Usage, ...]:
+        return ()
