@@ -67,20 +67,18 @@ class Judge:
         return self.program.endswith(".mjs")
 
 
+_WSS: Final = "connects by wss:// only: serve --tls-cert, NODE_EXTRA_CA_CERTS"
 JUDGES: Final = (
     Judge("openai-1.59", "openai", "openai_python.py", quick=True),
     Judge("openai-1.99", "openai", "openai_python.py"),
     Judge("openai-newest", "openai", "openai_python.py", quick=True),
     Judge("openai-ga", "openai", "openai_ga.py", quick=True),
-    Judge(
-        "npm-openai-5",
-        "openai",
-        "openai_node.mjs",
-        quick=True,
-        tls=True,
-        note="connects by wss:// only: serve --tls-cert, NODE_EXTRA_CA_CERTS",
-    ),
+    Judge("npm-openai-5", "openai", "openai_node.mjs", quick=True, tls=True, note=_WSS),
+    Judge("npm-openai-6", "openai", "openai_node_ga.mjs", tls=True, note=_WSS),
+    Judge("npm-openai-7", "openai", "openai_node_ga.mjs", quick=True, tls=True, note=_WSS),
     Judge("openai-agents-0.2", "openai-agents", "openai_agents.py"),
+    Judge("openai-agents-0.24", "openai-agents", "openai_agents.py"),
+    Judge("npm-agents-realtime-0.20", "@openai/agents-realtime", "agents_realtime.mjs", quick=True),
     Judge("pipecat-0.0.80", "pipecat-ai", "pipecat_beta.py"),
     Judge(
         "rt-client-0.5",

@@ -48,9 +48,12 @@ export function question() {
   return readFileSync(join(process.env.JUDGE_SOUNDS, "question.pcm"));
 }
 
-export function frames() {
-  return readFileSync(process.env.JUDGE_FRAMES, "utf8").trim().split("\n").map((line) => JSON.parse(line));
+// Every server frame of every golden script of the preview dialect, or of GA (`golden_frames.py`).
+export function frames(file = process.env.JUDGE_FRAMES) {
+  return readFileSync(file, "utf8").trim().split("\n").map((line) => JSON.parse(line));
 }
+
+export const gaFrames = () => frames(process.env.JUDGE_FRAMES_GA);
 
 export function checkSpeech(sound, atLeastMs) {
   const ms = sound.length / 48;
