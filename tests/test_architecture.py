@@ -30,8 +30,11 @@ ROOMS: Final[dict[str, frozenset[str]]] = {
     "server": frozenset({"gateway", "runtime", "engines.sharing"}),
     "demo": frozenset(),
     "record": frozenset({"gateway.auth"}),
-    "cli": frozenset({"", "cli_engines", "config", "demo", "engines.registry", "gateway", "record", "server"}),
+    "cli": frozenset(
+        {"", "cli_engines", "cli_models", "config", "demo", "engines.registry", "gateway", "record", "server"}
+    ),
     "cli_engines": frozenset({"", "config", "engines.measure", "engines.registry", "gateway"}),
+    "cli_models": frozenset({"", "cli_engines", "config", "gateway"}),
     "__main__": frozenset({"cli"}),
     "": frozenset(),
     "testing": frozenset({"*"}),
@@ -72,10 +75,10 @@ HEAVY: Final[dict[str, tuple[str, ...]]] = {
     "piper": ("engines.piper_worker",),
     "pocketsphinx": ("engines.builtin",),
     "prometheus_client": ("server.metrics", "server.websocket"),
-    "rich": ("cli", "cli_engines", "demo", "record.show"),
+    "rich": ("cli", "cli_engines", "cli_models", "demo", "record.show"),
     "sherpa_onnx": ("engines.sherpa_onnx_asr_worker", "engines.sherpa_onnx_tts_worker"),
     "soxr": ("audio.resample", "demo.sound"),
-    "typer": ("cli", "cli_engines"),
+    "typer": ("cli", "cli_engines", "cli_models"),
     "uvloop": ("cli",),
     "webrtc_noise_gain": ("audio.noise_reduction",),
 }

@@ -186,7 +186,7 @@ def test_faults_name_their_place(text: str, path: str, problem: str, tmp_path: P
 
 
 def test_an_unknown_name_without_a_near_one_lists_all(tmp_path: Path) -> None:
-    known = "server, resource, account, audit, deployment, recipe, engine, store"
+    known = "server, resource, account, audit, models, limits, deployment, recipe, engine, store"
     with pytest.raises(ConfigError, match=rf"^zzz: unknown table \(there are: {known}\)$"):
         load("[zzz]", tmp_path)
 
@@ -358,6 +358,8 @@ TABLES: dict[str, type[msgspec.Struct]] = {
     "`[server]`": module.ServerSettings,
     "`[resource]`": module.ResourceSettings,
     "`[audit]`": module.AuditSettings,
+    "`[models]`": module.ModelsSettings,
+    "`[limits]`": module.LimitSettings,
     "`[[account]]`": module.AccountSettings,
     "`[[deployment]]`": module.DeploymentSettings,
     "`[recipe.NAME]`": module.RecipeSettings,
@@ -382,6 +384,7 @@ def test_the_manual_names_every_option_with_its_default() -> None:
             else:
                 told_in_words.add(option.name)
     assert told_in_words == {
+        "catalogue",
         "name",
         "path",
         "profile",

@@ -43,6 +43,7 @@ from vivavoce.engines.sherpa_onnx_asr import OFFLINE, STREAMING, ModelType, Sher
 from vivavoce.engines.sherpa_onnx_tts import SherpaOptions
 from vivavoce.engines.upstream_realtime import Options as RelayOptions
 from vivavoce.gateway.deployments import build_engines
+from vivavoce.gateway.models.catalogue import ModelCatalogue, shipped_tables
 from vivavoce.wire import errors
 from vivavoce.wire.dialects import ga_out, ga_shapes, preview_out
 from vivavoce.wire.dialects.preview_shapes import event_shapes
@@ -163,13 +164,15 @@ def test_json_is_json(block: Block) -> None:
 
 @pytest.mark.parametrize("block", written_in("toml"), ids=str)
 def test_toml_is_accepted(block: Block, tmp_path: Path) -> None:
-    """A block is a script, a piece of a ``pyproject.toml``, or else a configuration."""
+    """A block is a script, a piece of a ``pyproject.toml``, a catalogue of models, or else a configuration."""
     table = tomllib.loads(block.text)
     if "rule" in table:
         scripted_script.parse(block.text)
     elif "project" in table:
         groups = set(table["project"]["entry-points"])
         assert groups <= {f"vivavoce.{kind}" for kind in ENGINE_KINDS}
+    elif "model" in table:
+        ModelCatalogue([*shipped_tables(), table])
     else:
         file = tmp_path / "vivavoce.toml"
         file.write_text(block.text)

@@ -9,11 +9,15 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from vivavoce.config import DeploymentSettings, ServerSettings
+from vivavoce.config import DeploymentSettings, LimitSettings, ServerSettings
 
 PAGE = Path(__file__).parent.parent / "docs/reference/limits.md"
 TOLD = re.findall(r"\| `([^`]+)` = ([\d.]+) \|$", PAGE.read_text(encoding="utf-8"), re.MULTILINE)
-TABLES: dict[str, type[msgspec.Struct]] = {"[server] ": ServerSettings, "[[deployment]] ": DeploymentSettings}
+TABLES: dict[str, type[msgspec.Struct]] = {
+    "[server] ": ServerSettings,
+    "[[deployment]] ": DeploymentSettings,
+    "[limits] ": LimitSettings,
+}
 
 
 def enforced(place: str) -> object:

@@ -34,7 +34,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from vivavoce import __version__
+from vivavoce import __version__, cli_models
 from vivavoce.config import (
     API_KEY_VARIABLE,
     ENGINE_KINDS,
@@ -71,6 +71,8 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
+
+app.command()(cli_models.models)
 
 ConfigOption = Annotated[
     Path | None, typer.Option("--config", help="Configuration file (TOML).", metavar="FILE", show_default=False)
@@ -578,10 +580,12 @@ def check_config(file: Annotated[Path, typer.Argument(metavar="FILE", help="Conf
     from vivavoce.cli_engines import print_table
     from vivavoce.engines.registry import Registry
     from vivavoce.gateway.deployments import Deployment, build_engines
+    from vivavoce.gateway.limits import catalogue_of
     from vivavoce.server import tokenizer
     from vivavoce.server.tls import server_context
 
     config = load_config(file, environ=os.environ)
+    catalogue_of(config)
     build_engines(config, Registry.installed())
     server_context(config.server)
     tokenizer.load(config.server.tokenizer)

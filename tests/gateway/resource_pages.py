@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import models_page
 import role_table
 
 
 def pages() -> dict[Path, str]:
     """What the generated pages must hold."""
-    return {role_table.ROLES_PAGE: role_table.page()}
+    return {role_table.ROLES_PAGE: role_table.page(), models_page.MODELS_PAGE: models_page.page()}

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import copy
 import datetime as dt
+import tomllib
 from typing import Any, get_args
 
+import models_page
 import pytest
 
 from vivavoce.gateway.models import catalogue as module
@@ -285,3 +287,17 @@ def test_two_files_may_not_call_two_things_by_one_name() -> None:
     other = {**SOURCE, "title": "U"}
     with pytest.raises(CatalogueError, match="two sources are called 's'"):
         ModelCatalogue([tables(), {"source": {"s": other}}])
+
+
+# ------------------------------------------------------------------------------------------------------- the page
+
+
+def test_the_page_of_models_is_up_to_date() -> None:
+    """Otherwise: ``python scripts/compatibility.py --write``."""
+    assert models_page.MODELS_PAGE.read_text(encoding="utf-8") == models_page.page()
+
+
+def test_the_own_file_of_the_page_works() -> None:
+    text = models_page.page().split("```toml\n")[1].split("```")[0]
+    found = ModelCatalogue([*shipped_tables(), tomllib.loads(text)])
+    assert found.skus("house-voice", "2", "eastus2") == ("GlobalStandard",)

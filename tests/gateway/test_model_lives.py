@@ -149,9 +149,7 @@ def test_an_upgrade_leads_to_a_version_that_lives_and_stays(
 
 
 def test_a_retired_version_is_refused_in_the_words_of_the_service() -> None:
-    refusal = refusal_of_version(
-        Model("gpt-4o-realtime-preview", "2024-10-01"), shipped(), day("2025-03-26"), is_customer=True
-    )
+    refusal = refusal_of_version(Model("gpt-4o-realtime-preview", "2024-10-01"), shipped(), day("2025-03-26"))
     assert refusal == Refusal(
         "ServiceModelDeprecated",
         "The model 'Format:OpenAI,Name:gpt-4o-realtime-preview,Version:2024-10-01' has been deprecated since "
@@ -159,22 +157,17 @@ def test_a_retired_version_is_refused_in_the_words_of_the_service() -> None:
     )
 
 
-def test_a_deprecated_version_is_for_those_who_have_it() -> None:
-    model, on = Model("gpt-4o-realtime-preview", "2024-10-01"), day("2025-03-25")
-    assert refusal_of_version(model, shipped(), on, is_customer=True) is None
-    assert refusal_of_version(model, shipped(), on, is_customer=False) == Refusal(
-        "ServiceModelDeprecating",
-        "The model 'Format:OpenAI,Name:gpt-4o-realtime-preview,Version:2024-10-01' is in deprecating state and "
-        "cannot be used for new deployments.",
-    )
+def test_a_deprecated_version_can_be_deployed() -> None:
+    model = Model("gpt-4o-realtime-preview", "2024-10-01")
+    assert refusal_of_version(model, shipped(), day("2025-03-25")) is None
 
 
 def test_versions_that_a_model_does_not_have() -> None:
-    refusal = refusal_of_version(Model("gpt-4o", "1999"), shipped(), day("2025-01-01"), is_customer=False)
+    refusal = refusal_of_version(Model("gpt-4o", "1999"), shipped(), day("2025-01-01"))
     assert refusal is not None
     assert refusal.code == "DeploymentModelNotSupported"
     assert "Name: gpt-4o, Version: 1999" in refusal.message
-    assert refusal_of_version(Model("own", "1999"), shipped(), day("2025-01-01"), is_customer=False) is None
+    assert refusal_of_version(Model("own", "1999"), shipped(), day("2025-01-01")) is None
 
 
 @pytest.mark.parametrize(

@@ -14,7 +14,9 @@ Laws
 
 from vivavoce.config.audit import AuditSettings
 from vivavoce.config.data import kept_secret, open_data_folder, private_file
+from vivavoce.config.limits import LimitSettings
 from vivavoce.config.loading import environment_key, load_config
+from vivavoce.config.models import LifecyclePolicy, ModelsSettings
 from vivavoce.config.tables import (
     API_KEY_VARIABLE,
     DEFAULT_INSTRUCTIONS,
@@ -51,7 +53,10 @@ __all__ = [
     "DeploymentSettings",
     "EngineKind",
     "EngineSettings",
+    "LifecyclePolicy",
+    "LimitSettings",
     "LogLevel",
+    "ModelsSettings",
     "Overrides",
     "RecipeSettings",
     "ResourceSettings",

@@ -2,22 +2,26 @@
 
 from __future__ import annotations
 
-import re
-import tomllib
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 import msgspec
 
 from vivavoce.config.audit import read_audit
 from vivavoce.config.convert import check_key_text, check_names, convert, table_of
 from vivavoce.config.engines import read_deployments, read_engines, read_recipes
+from vivavoce.config.limits import LimitSettings
+from vivavoce.config.models import read_models
 from vivavoce.config.resource import check_account, read_accounts, read_store
 from vivavoce.config.tables import API_KEY_VARIABLE, Config, Overrides, ResourceSettings, ServerSettings
+from vivavoce.config.toml_file import read_toml
 from vivavoce.config.values import ConfigError, Secret
 
-_TABLES: Final = ("server", "resource", "account", "audit", "deployment", "recipe", "engine", "store")
+_TABLES: Final = (
+    *("server", "resource", "account", "audit", "models", "limits"),
+    *("deployment", "recipe", "engine", "store"),
+)
 
 
 def load_config(path: Path | None, *, environ: Mapping[str, str], overrides: Overrides | None = None) -> Config:
@@ -29,7 +33,7 @@ def load_config(path: Path | None, *, environ: Mapping[str, str], overrides: Ove
     Raises :class:`ConfigError`.
     """
     overrides = overrides or Overrides()
-    table = {} if path is None else _read(path)
+    table = {} if path is None else read_toml(path)
     check_names(table, _TABLES, "", "table")
     base = Path() if path is None else path.parent
     server = convert(table_of(table, "server"), ServerSettings, "server")
@@ -38,6 +42,7 @@ def load_config(path: Path | None, *, environ: Mapping[str, str], overrides: Ove
     resource = msgspec.structs.replace(resource, keys=_keys(resource.keys, environ, overrides))
     accounts = read_accounts(table, resource)
     store = read_store(table, environ)
+    models, own_models = read_models(table, base)
     return Config(
         server=msgspec.structs.replace(
             _override_tls(_override_server(server, overrides), overrides, base),
@@ -46,6 +51,9 @@ def load_config(path: Path | None, *, environ: Mapping[str, str], overrides: Ove
         resource=resource,
         more_accounts=accounts,
         audit=read_audit(table, base),
+        models=models,
+        own_models=own_models,
+        limits=convert(table_of(table, "limits"), LimitSettings, "limits"),
         deployments=read_deployments(table, (resource.name, *(one.name for one in accounts))),
         recipes=read_recipes(table),
         engines=read_engines(table, environ),
@@ -62,31 +70,6 @@ def environment_key(environ: Mapping[str, str]) -> Secret | None:
     key = Secret(value)
     check_key_text(key, API_KEY_VARIABLE)
     return key
-
-
-def _read(path: Path) -> dict[str, Any]:
-    try:
-        text = path.read_bytes().decode("utf-8")
-    except OSError as error:
-        raise ConfigError(str(path), f"cannot be read: {error.strerror or error}") from None
-    except UnicodeDecodeError as error:
-        line = error.object[: error.start].count(b"\n") + 1
-        raise ConfigError(f"{path}:{line}", "not valid TOML: the file is not UTF-8") from None
-    try:
-        return tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
-        raise _syntax_error(path, text, str(error)) from None
-
-
-def _syntax_error(path: Path, text: str, message: str) -> ConfigError:
-    """tomllib tells the place inside its message, as ``(at line 3, column 5)`` or ``(at end of document)``."""
-    found = re.search(r" \(at (?:line (\d+), column (\d+)|end of document)\)$", message)
-    if found is None:
-        return ConfigError(str(path), f"not valid TOML: {message}")
-    problem = f"not valid TOML: {message[: found.start()]}"
-    if found[1] is None:
-        return ConfigError(f"{path}:{len(text.splitlines()) or 1}", f"{problem} (at the end)")
-    return ConfigError(f"{path}:{found[1]}", f"{problem} (column {found[2]})")
 
 
 def _override_server(server: ServerSettings, overrides: Overrides) -> ServerSettings:

@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from fnmatch import fnmatchcase
 from pathlib import Path
-from typing import Annotated, Final, Literal, TypeAlias, get_args
+from typing import Annotated, Any, Final, Literal, TypeAlias, get_args
 
 import msgspec
 
 from vivavoce.config.audit import AuditSettings
+from vivavoce.config.limits import LimitSettings
+from vivavoce.config.models import ModelsSettings
 from vivavoce.config.values import ConfigError, Count, Secret, Text
 
 EngineKind: TypeAlias = Literal[
@@ -191,6 +193,10 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
     more_accounts: tuple[AccountSettings, ...] = ()
     """Those after the one of ``[resource]``."""
     audit: AuditSettings = AuditSettings()
+    models: ModelsSettings = ModelsSettings()
+    own_models: Mapping[str, Any] = msgspec.field(default_factory=dict)
+    """What the file ``models.catalogue`` holds."""
+    limits: LimitSettings = LimitSettings()
     deployments: tuple[DeploymentSettings, ...] = ()
     recipes: Mapping[str, RecipeSettings] = msgspec.field(default_factory=dict)
     """By name, in the order of the file, which is the order in which they are asked."""

@@ -60,11 +60,9 @@ def has_ended(
     return due_version(model, sku, option, catalogue, day) is None
 
 
-def refusal_of_version(
-    model: Model, catalogue: ModelCatalogue, day: dt.date, *, is_customer: bool
-) -> Refusal | None:
-    """May this version be deployed on that day? ``is_customer``: the subscription has a deployment of it already,
-    and keeps access to it while it is deprecated."""
+def refusal_of_version(model: Model, catalogue: ModelCatalogue, day: dt.date) -> Refusal | None:
+    """May this version be deployed on that day? One that is deprecated may: it ends for new customers alone, and
+    whoever runs this server is none."""
     known = catalogue.model(model.name, model.format)
     if known is None:
         return None
@@ -80,11 +78,6 @@ def refusal_of_version(
         assert version.retirement is not None
         since = version.retirement.strftime("%m/%d/%Y 00:00:00")
         return Refusal("ServiceModelDeprecated", f"The model '{written}' has been deprecated since {since}.")
-    if version.status(day) == "Deprecated" and not is_customer:
-        return Refusal(
-            "ServiceModelDeprecating",
-            f"The model '{written}' is in deprecating state and cannot be used for new deployments.",
-        )
     return None
 
 
