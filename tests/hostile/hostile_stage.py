@@ -20,17 +20,17 @@ import aiohttp
 from aiohttp import WSMsgType, web
 from hostile_matching import Frame
 
-from vivavoce.config import Secret
 from vivavoce.core.session import Session
 from vivavoce.engines import base
 from vivavoce.gateway.admission import AdmissionPolicy
-from vivavoce.gateway.auth import KeyRing
 from vivavoce.gateway.deployments import Deployment, Deployments, Recipe, Served
 from vivavoce.gateway.principals import Identities, Keys
 from vivavoce.gateway.quota import Quota
 from vivavoce.runtime.engines import Engines, Native
+from vivavoce.server.identity import Doorkeeper
 from vivavoce.server.websocket import RealtimeEndpoint
 from vivavoce.testing import virtual_time
+from vivavoce.testing.directories import one_account
 from vivavoce.testing.fakes import (
     Cue,
     PuppetEndOfTurn,
@@ -116,11 +116,12 @@ class Stage:
                 served.append(Served(deployment, cast(Recipe, None), quota))
                 engines[deployment.name] = Engines(self.pool, self.transcriber, PuppetEndOfTurn(), Native(model))
         deployments = Deployments(served)
+        directory = one_account(_KEY)
         self.endpoint = RealtimeEndpoint(
             deployments=deployments,
             engines=engines,
-            policy=AdmissionPolicy(deployments.catalogue),
-            identities=Identities([Keys(KeyRing([Secret(_KEY)]))]),
+            policy=AdmissionPolicy(deployments.catalogue, directory),
+            doorkeeper=Doorkeeper(Identities([Keys(directory)])),
             max_sessions=8,
             ping_interval_s=_NEVER_S,
             session_seconds=LIFETIME_S,

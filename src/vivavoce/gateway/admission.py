@@ -5,7 +5,8 @@
 
 1. the path is one of ours, and this is a WebSocket upgrade;
 2. Azure paths: no more custom request headers than allowed (431);
-3. who asks: without a good key or token nobody learns what exists here;
+3. who asks: without a good key or token nobody learns what exists here; a token must be of the account's tenant,
+   and its holder have a role that opens what was asked for;
 4. calls, which this version does not join;
 5. ``api-version`` (Azure preview path), then the deployment;
 6. a transcription session: whether the profile has such.
@@ -21,8 +22,9 @@ preview, without it GA (protocol section 1.1).
 
 from __future__ import annotations
 
+import math
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Final, Literal, TypeAlias
 
@@ -30,6 +32,8 @@ from vivavoce.gateway.auth import Credential, credentials
 from vivavoce.gateway.deployments import Catalogue, Deployment
 from vivavoce.gateway.headers import custom_headers, returned_headers
 from vivavoce.gateway.principals import Principal, Unknown
+from vivavoce.gateway.resource import Account, Directory, deployment_id, host_label, id_key
+from vivavoce.gateway.roles import REALTIME, allowed
 from vivavoce.wire import errors
 from vivavoce.wire.dialects import profiles
 from vivavoce.wire.session_config import SessionKind
@@ -46,6 +50,9 @@ _NEWEST_API_VERSION: Final = API_VERSIONS[-1]
 SUBPROTOCOL: Final = "realtime"
 BETA_SUBPROTOCOL: Final = "openai-beta.realtime-v1"
 _BETA_HEADER: Final = "realtime=v1"
+
+UNAVAILABLE_RETRY_S: Final = 5
+"""Seconds after which somebody may ask again whose issuer could not be reached."""
 
 Dialect: TypeAlias = Literal["preview", "ga"]
 
@@ -94,8 +101,12 @@ class AdmissionPolicy:
     """What the decision rests on."""
 
     catalogue: Catalogue
+    directory: Callable[[], Directory]
+    """As it is now."""
     max_custom_headers: int = 10
     subprotocol_keys: bool = True
+    audience: str = "https://cognitiveservices.azure.com"
+    """That a token must have; refusals name it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,6 +117,8 @@ class Located:
     path: str
     """One of :data:`REALTIME_PATHS`."""
     offered: tuple[Credential, ...]
+    account: Account | None
+    """The one that the Host header names, if it names one."""
 
 
 def locate(request: UpgradeRequest, policy: AdmissionPolicy) -> Located:
@@ -120,7 +133,8 @@ def locate(request: UpgradeRequest, policy: AdmissionPolicy) -> Located:
     offered = credentials(
         request.query, request.headers, request.subprotocols, subprotocol_keys=policy.subprotocol_keys
     )
-    return Located(request, path, offered)
+    account = policy.directory().account_of_host(host_label(request.header("host")))
+    return Located(request, path, offered, account)
 
 
 def admit(located: Located, who: Principal | Unknown, policy: AdmissionPolicy) -> Admission:
@@ -129,11 +143,13 @@ def admit(located: Located, who: Principal | Unknown, policy: AdmissionPolicy) -
     """
     request, path = located.request, located.path
     if isinstance(who, Unknown):
-        raise _nobody(who, azure=path != OPENAI_PATH)
-    if path != AZURE_PREVIEW_PATH and request.parameter("call_id"):
-        raise _unsupported(path, "Joining a call (call_id) is not supported by this server.")
+        raise nobody(who, policy.audience, azure=path != OPENAI_PATH)
     dialect = _dialect(request, path)
     kind: SessionKind = "transcription" if request.parameter("intent") == "transcription" else "realtime"
+    if who.is_token:
+        _check_token(located, who, kind, policy)
+    if path != AZURE_PREVIEW_PATH and request.parameter("call_id"):
+        raise _unsupported(path, "Joining a call (call_id) is not supported by this server.")
     deployment = _DEPLOYMENT_AT[path](request, policy.catalogue, kind)
     profile = _ga_profile(path, deployment) if dialect == "ga" else _profile(request, path, deployment)
     if kind == "transcription" and not profiles.transcribes(profile):
@@ -157,10 +173,44 @@ def chosen_subprotocol(offered: Sequence[str]) -> str | None:
     return SUBPROTOCOL if SUBPROTOCOL in offered else None
 
 
-def _nobody(who: Unknown, *, azure: bool) -> errors.Refused:
-    if azure:
-        return errors.access_denied()
-    return errors.missing_bearer() if who.offered is None else errors.incorrect_api_key(who.offered.value)
+def nobody(who: Unknown, audience: str, *, azure: bool) -> errors.Refused:
+    """How somebody is refused whom we do not know. ``audience``: that a token should have had; ``azure``: before
+    the upgrade."""
+    match who.fault:
+        case "missing":
+            return errors.access_denied() if azure else errors.missing_bearer()
+        case "unknown":
+            assert who.offered is not None
+            return errors.access_denied() if azure else errors.incorrect_api_key(who.offered.value)
+        case "token" | "claims":
+            return errors.invalid_token(audience) if azure else errors.invalid_token_session()
+        case "throttled":
+            wait_s = math.ceil(who.retry_after_s)
+            return errors.too_many_failures(wait_s) if azure else errors.too_many_failures_session(wait_s)
+        case "unavailable":
+            return (
+                errors.identity_unavailable(UNAVAILABLE_RETRY_S) if azure else errors.identity_unavailable_session()
+            )
+
+
+def _check_token(located: Located, who: Principal, kind: SessionKind, policy: AdmissionPolicy) -> None:
+    """Of the account's tenant, and with a role for what it asks for, be it there or not."""
+    directory = policy.directory()
+    account = located.account or directory.accounts[0]
+    azure = located.path != OPENAI_PATH
+    if who.tenant is not None and who.tenant != id_key(account.tenant):
+        raise errors.wrong_tenant(who.tenant) if azure else errors.invalid_token_session()
+    request = located.request
+    try:
+        name = _DEPLOYMENT_AT[located.path](request, policy.catalogue, kind).name
+    except errors.Refused:
+        name = request.parameter("deployment" if located.path == AZURE_PREVIEW_PATH else "model")
+    scope = deployment_id(account.id, name) if name else account.id
+    if not allowed(directory, who, REALTIME, scope):
+        holder = who.oid or who.id
+        if azure:
+            raise errors.permission_denied(holder, REALTIME, f"GET {located.path}")
+        raise errors.insufficient_permissions(holder, REALTIME)
 
 
 def _dialect(request: UpgradeRequest, path: str) -> Dialect:

@@ -1,16 +1,14 @@
-"""Who knocks: finding the key in an upgrade request, and knowing it.
+"""Who knocks: finding keys and tokens in a request, and hiding them from everybody else.
 
 Laws
 ----
-1. Only digests of keys are kept, and a candidate is compared with all of them in constant time.
-2. A key is in no ``repr`` and in no log; afterwards its holder is known by a principal id, made from a digest.
-3. Whatever shows a URL, a query string or headers to anybody passes it through ``redact_*`` first.
+1. A key is in no ``repr`` and in no log; afterwards its holder is known by a principal id, made from a digest.
+2. Whatever shows a URL, a query string or headers to anybody passes it through ``redact_*`` first.
 """
 
 from __future__ import annotations
 
 import hashlib
-import hmac
 import re
 import secrets
 from collections.abc import Iterable, Sequence
@@ -105,39 +103,10 @@ def _bearer(value: str | None) -> str | None:
     return key.strip() if scheme.lower() == "bearer" else None
 
 
-class KeyRing:
-    """The keys of a resource. An empty ring lets nobody in."""
-
-    __slots__ = ("_keys",)
-
-    def __init__(self, keys: Iterable[Secret]) -> None:
-        self._keys = tuple((_digest(key.reveal()), _principal(key.reveal())) for key in keys)
-
-    def identify(self, offered: Iterable[Credential]) -> str | None:
-        """Principal id (``key:`` and 12 hex digits) of the first key that is known, or None."""
-        for credential in offered:
-            principal = self._find(credential.value)
-            if principal is not None:
-                return principal
-        return None
-
-    def _find(self, key: str) -> str | None:
-        digest = _digest(key)
-        found = None
-        for known, principal in self._keys:
-            # No early exit: how long this takes must not tell which key came close.
-            if hmac.compare_digest(known, digest):
-                found = principal
-        return found
-
-
-def _digest(key: str) -> bytes:
-    # Headers may hold bytes that are no UTF-8; they arrive as lone surrogates.
-    return hashlib.sha256(key.encode("utf-8", "surrogatepass")).digest()
-
-
-def _principal(key: str) -> str:
-    return f"key:{hashlib.sha256(b'vivavoce principal ' + key.encode()).hexdigest()[:12]}"
+def key_principal(key: str) -> str:
+    """By what the holder of a key is known: ``key:`` and 12 hex digits."""
+    value = key.encode("utf-8", "surrogatepass")
+    return f"key:{hashlib.sha256(b'vivavoce principal ' + value).hexdigest()[:12]}"
 
 
 # --------------------------------------------------------------------------------------------------- redaction

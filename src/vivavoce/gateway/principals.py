@@ -6,22 +6,27 @@ Laws
    Clients send several at once: a placeholder in one place and the true key in another.
 2. A source that knows the kind of a credential but not this one says why, as :class:`Unknown`; one that has nothing
    to do with it says None. Nothing here raises for what somebody offered.
-3. A :class:`Principal` and an :class:`Unknown` hold no secret: both may be logged as they are.
+3. Whoever guesses is made to wait (``gateway.throttle``), before what was offered is looked at.
+4. A :class:`Principal` and an :class:`Unknown` hold no secret: both may be logged as they are.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Literal, Protocol, TypeAlias
+from typing import Final, Literal, Protocol, TypeAlias
 
-from vivavoce.gateway.auth import Credential, KeyRing
+from vivavoce.gateway.auth import Credential, key_principal
+from vivavoce.gateway.keys import key_digest
+from vivavoce.gateway.resource import Directory, same_id
+from vivavoce.gateway.throttle import Throttle
 
 PrincipalKind: TypeAlias = Literal["key", "entra", "oidc", "ephemeral"]
 
-Fault: TypeAlias = Literal["missing", "unknown", "token", "claims", "unavailable"]
+Fault: TypeAlias = Literal["missing", "unknown", "token", "claims", "unavailable", "throttled"]
 """Nothing was offered; what was offered is no key that we know; a token that no issuer of ours has signed; one that
-was signed, but not for this; whoever could tell cannot be reached."""
+was signed, but not for this; whoever could tell cannot be reached; too many failures came from this address."""
+_GUESSES: Final = ("unknown", "token")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -62,6 +67,8 @@ class Unknown:
     """The credential at fault: the first that was offered, unless a source knew its kind."""
     why: str = ""
     """For the log alone; says nothing that the credential holds."""
+    retry_after_s: float = 0.0
+    """Of one that was throttled."""
 
 
 class Source(Protocol):
@@ -74,13 +81,28 @@ class Source(Protocol):
 class Identities:
     """All sources together."""
 
-    __slots__ = ("_sources",)
+    __slots__ = ("_sources", "_throttle")
 
-    def __init__(self, sources: Sequence[Source]) -> None:
+    def __init__(self, sources: Sequence[Source], throttle: Throttle | None = None) -> None:
+        """``throttle``: None lets everybody guess."""
         self._sources = tuple(sources)
+        self._throttle = throttle
 
-    async def of(self, offered: Sequence[Credential], account: str | None = None) -> Principal | Unknown:
-        """Who offers these credentials to ``account`` (ARM id; None: the request does not say)."""
+    async def of(
+        self, offered: Sequence[Credential], account: str | None = None, address: str = ""
+    ) -> Principal | Unknown:
+        """Who offers these credentials to ``account`` (ARM id; None: the request does not say) from ``address``."""
+        if self._throttle is None or not offered:
+            return await self._find(offered, account)
+        wait_s = self._throttle.wait_s(address, account or "")
+        if wait_s > 0:
+            return Unknown("throttled", offered[0], retry_after_s=wait_s)
+        found = await self._find(offered, account)
+        if isinstance(found, Unknown) and found.fault in _GUESSES:
+            self._throttle.failed(address, account or "")
+        return found
+
+    async def _find(self, offered: Sequence[Credential], account: str | None) -> Principal | Unknown:
         fault: Unknown | None = None
         for credential in offered:
             for source in self._sources:
@@ -94,16 +116,15 @@ class Identities:
 
 
 class Keys:
-    """The keys of one account, as they were configured."""
+    """The keys of all accounts, as the directory has them now. Each opens its own account only."""
 
-    __slots__ = ("_account", "_ring")
+    __slots__ = ("_directory",)
 
-    def __init__(self, ring: KeyRing, account: str | None = None) -> None:
-        self._ring = ring
-        self._account = account
+    def __init__(self, directory: Callable[[], Directory]) -> None:
+        self._directory = directory
 
     async def identify(self, credential: Credential, account: str | None) -> Principal | None:
-        if account is not None and self._account is not None and account != self._account:
+        found = self._directory().by_key_digest(key_digest(credential.value))
+        if found is None or (account is not None and not same_id(found.account, account)):
             return None
-        found = self._ring.identify([credential])
-        return None if found is None else Principal(kind="key", id=found, account=self._account)
+        return Principal(kind="key", id=key_principal(credential.value), account=found.account)

@@ -8,7 +8,7 @@ import logging
 import signal
 import socket
 import ssl
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Final
 
@@ -17,19 +17,19 @@ from aiohttp import http_exceptions, web
 
 from vivavoce.audio import noise_reduction
 from vivavoce.config import Config
+from vivavoce.config.identity import EntraSettings
 from vivavoce.engines.base import Vad
 from vivavoce.engines.registry import Registry
 from vivavoce.gateway.admission import AdmissionPolicy
 from vivavoce.gateway.audit import open_audit
-from vivavoce.gateway.auth import KeyRing
 from vivavoce.gateway.deployments import Deployments, Recipe, Substitution, open_deployments
-from vivavoce.gateway.principals import Identities, Keys
 from vivavoce.gateway.shared.base import SharedState
 from vivavoce.gateway.shared.memory import MemoryState
 from vivavoce.runtime.bugs import outline
 from vivavoce.runtime.engines import SILENT, Cascaded, Engines, Native
 from vivavoce.runtime.vad_pool import VadPool
 from vivavoce.server import tokenizer
+from vivavoce.server.identity import open_doorkeeper
 from vivavoce.server.metrics import CONTENT_TYPE, Metrics
 from vivavoce.server.tls import server_context
 from vivavoce.server.websocket import RealtimeEndpoint
@@ -116,13 +116,19 @@ async def assembled(
             )
         )
         engines = await _engines(deployments, stack, metrics)
+        directory = Declared(config).directory()
+        doorkeeper = await stack.enter_async_context(open_doorkeeper(config, lambda: directory))
         endpoint = RealtimeEndpoint(
             deployments=deployments,
             engines=engines,
             policy=AdmissionPolicy(
-                deployments.catalogue, config.server.max_custom_headers, config.resource.subprotocol_keys
+                deployments.catalogue,
+                lambda: directory,
+                config.server.max_custom_headers,
+                config.resource.subprotocol_keys,
+                audience=(config.identity.entra or EntraSettings()).audience[0],
             ),
-            identities=Identities([Keys(KeyRing(config.resource.keys))]),
+            doorkeeper=doorkeeper,
             max_sessions=config.server.max_sessions,
             ping_interval_s=config.server.ping_interval_s,
             session_seconds=config.server.session_seconds,
@@ -138,7 +144,7 @@ async def assembled(
             looking = asyncio.create_task(metrics.look_regularly(), name="look at metrics")
             stack.callback(looking.cancel)
         runner = web.AppRunner(
-            _application(endpoint, engines, deployments, metrics),
+            _application(endpoint, engines, deployments, metrics, doorkeeper.routes),
             access_log=None,
             logger=_http_log,
             shutdown_timeout=config.server.shutdown_grace_s,
@@ -251,7 +257,11 @@ async def _pool(vad: Vad, stack: AsyncExitStack) -> VadPool:
 
 
 def _application(
-    endpoint: RealtimeEndpoint, engines: Mapping[str, Engines], deployments: Deployments, metrics: Metrics | None
+    endpoint: RealtimeEndpoint,
+    engines: Mapping[str, Engines],
+    deployments: Deployments,
+    metrics: Metrics | None,
+    routes: Iterable[web.RouteDef],
 ) -> web.Application:
     async def healthz(_: web.Request) -> web.Response:
         return _json(200, {"status": "ok"})
@@ -277,6 +287,7 @@ def _application(
             return web.Response(body=await told.exposition(), headers={"Content-Type": CONTENT_TYPE})
 
         app.router.add_get("/metrics", tell_metrics)
+    app.router.add_routes(routes)
     app.router.add_route("*", "/{path:.*}", endpoint.handle)
     return app
 

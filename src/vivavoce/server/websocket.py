@@ -15,15 +15,16 @@ from prometheus_client import Counter
 
 from vivavoce.core.session import CLOSE_GOING_AWAY, Identity, Session
 from vivavoce.core.usage import Tokens
-from vivavoce.gateway.admission import Admission, AdmissionPolicy, admit, locate
+from vivavoce.gateway.admission import Admission, AdmissionPolicy, Located, admit, locate
 from vivavoce.gateway.audit import ANONYMOUS, Audit, Details
 from vivavoce.gateway.deployments import Deployment, Deployments
-from vivavoce.gateway.principals import Identities
+from vivavoce.gateway.principals import Principal, Unknown
 from vivavoce.gateway.quota import Denied, Quota, Reservation
 from vivavoce.runtime.bugs import outline
 from vivavoce.runtime.driver import CLOSE_BUG, Driver
 from vivavoce.runtime.engines import Denial, Engines
 from vivavoce.server.handshake import CLOSE_TIMEOUT_S, Handshake, Socket
+from vivavoce.server.identity import Doorkeeper
 from vivavoce.server.metrics import Metrics
 from vivavoce.server.outbox import CLOSE_S, SocketOutbox
 from vivavoce.wire import errors
@@ -68,7 +69,7 @@ class RealtimeEndpoint:
         deployments: Deployments,
         engines: dict[str, Engines],
         policy: AdmissionPolicy,
-        identities: Identities,
+        doorkeeper: Doorkeeper,
         max_sessions: int,
         ping_interval_s: float,
         session_seconds: int | None,
@@ -84,7 +85,7 @@ class RealtimeEndpoint:
         self._deployments = deployments
         self._engines = engines
         self._policy = policy
-        self._identities = identities
+        self._doorkeeper = doorkeeper
         self._max_sessions = max_sessions
         self._ping_interval_s = ping_interval_s
         self._session_seconds = session_seconds
@@ -111,7 +112,7 @@ class RealtimeEndpoint:
         path = _printable(handshake.asked.path)
         try:
             located = locate(handshake.asked, self._policy)
-            admission = admit(located, await self._identities.of(located.offered), self._policy)
+            admission = admit(located, await self._identify(handshake, located), self._policy)
             if self.draining or len(self._open) >= self._max_sessions:
                 raise errors.server_busy(_BUSY_RETRY_S) if handshake.is_azure else errors.server_busy_session()
         except RefusedHandshake as refused:
@@ -127,6 +128,14 @@ class RealtimeEndpoint:
                 self._audit_refusal(handshake, Details(status=refused.close_code, code=refused.error.code))
             return await handshake.tell(refused)
         return await self._serve(handshake, admission)
+
+    async def _identify(self, handshake: Handshake, located: Located) -> Principal | Unknown:
+        account = None if located.account is None else located.account.id
+        address = self._doorkeeper.address_of(handshake.request)
+        who = await self._doorkeeper.data.of(located.offered, account, address)
+        if isinstance(who, Unknown) and who.why:
+            log.info("a token is refused: %s, %s", who.why, handshake.ids)
+        return who
 
     def _count_refusal(self, status: int) -> None:
         if self._metrics is not None:

@@ -17,17 +17,17 @@ import aiohttp
 from aiohttp import WSMsgType, web
 
 from vivavoce.audio.formats import AudioFormat
-from vivavoce.config import Secret
 from vivavoce.engines import base
 from vivavoce.gateway.admission import AdmissionPolicy
-from vivavoce.gateway.auth import KeyRing
 from vivavoce.gateway.deployments import Deployment, Deployments, Recipe, Served
 from vivavoce.gateway.principals import Identities, Keys
 from vivavoce.gateway.quota import Quota
 from vivavoce.runtime.engines import Engines, Native
+from vivavoce.server.identity import Doorkeeper
 from vivavoce.server.websocket import RealtimeEndpoint
 from vivavoce.testing import script as s
 from vivavoce.testing import virtual_time
+from vivavoce.testing.directories import one_account
 from vivavoce.testing.fakes import (
     Cue,
     PuppetEndOfTurn,
@@ -108,11 +108,12 @@ class _Theatre:
         # The engines are given to the endpoint directly; of what is served it reads the quota alone.
         allowance = Quota(settings.tokens, settings.requests, virtual_time.now) if settings.speculate else None
         deployments = Deployments([Served(deployment, cast(Recipe, None), quota, allowance)])
+        directory = one_account(_KEY)
         return RealtimeEndpoint(
             deployments=deployments,
             engines={s.DEPLOYMENT: Engines(self.pool, self.transcriber, self.end_of_turn, Native(self.model))},
-            policy=AdmissionPolicy(deployments.catalogue),
-            identities=Identities([Keys(KeyRing([Secret(_KEY)]))]),
+            policy=AdmissionPolicy(deployments.catalogue, directory),
+            doorkeeper=Doorkeeper(Identities([Keys(directory)])),
             max_sessions=1,
             ping_interval_s=_NEVER_S,
             session_seconds=settings.session_seconds,

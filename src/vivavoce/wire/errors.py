@@ -429,6 +429,57 @@ def access_denied() -> RefusedHandshake:
     )
 
 
+def invalid_token(audience: str) -> RefusedHandshake:
+    """``audience``: the one that a token should have had."""
+    return RefusedHandshake(
+        401,
+        "401",
+        f"Unauthorized. Access token is missing, invalid, audience is incorrect ({audience}), or have expired.",
+    )
+
+
+def permission_denied(principal: str, action: str, operation: str) -> RefusedHandshake:
+    """``principal``: the object id; ``operation``: as ``GET /openai/realtime``."""
+    return RefusedHandshake(
+        401,
+        "PermissionDenied",
+        f"The principal `{principal}` lacks the required data action `{action}` "
+        f"to perform `{operation}` operation.",
+    )
+
+
+def wrong_tenant(tenant: str) -> RefusedHandshake:
+    """The code is a sentence, as the service has it."""
+    return RefusedHandshake(
+        400,
+        "Tenant provided in token does not match resource token",
+        f"Token tenant {tenant} does not match resource tenant.",
+    )
+
+
+def identity_unavailable(retry_after_s: int) -> RefusedHandshake:
+    return RefusedHandshake(
+        503,
+        "503",
+        "The service is temporarily unable to process your request. Please try again later.",
+        _retry_after(retry_after_s),
+    )
+
+
+def too_many_failures(retry_after_s: int) -> RefusedHandshake:
+    return RefusedHandshake(
+        429,
+        "429",
+        "Too many requests with a wrong key or token came from your address. "
+        f"Please retry after {retry_after_s} seconds.",
+        _retry_after(retry_after_s),
+    )
+
+
+def _retry_after(seconds: int) -> dict[str, str]:
+    return {"retry-after": str(seconds), "retry-after-ms": str(seconds * 1000)}
+
+
 def deployment_not_found() -> RefusedHandshake:
     return RefusedHandshake(
         404,
@@ -467,7 +518,7 @@ def server_busy(retry_after_s: int) -> RefusedHandshake:
         429,
         "429",
         f"The server holds as many sessions as it may. Please retry after {retry_after_s} seconds.",
-        {"retry-after": str(retry_after_s), "retry-after-ms": str(retry_after_s * 1000)},
+        _retry_after(retry_after_s),
     )
 
 
@@ -490,6 +541,37 @@ def incorrect_api_key(key: str) -> RefusedSession:
         "invalid_api_key",
         f"Incorrect API key provided: {shown}. "
         "You can find your API key at https://platform.openai.com/account/api-keys.",
+    )
+
+
+def invalid_token_session() -> RefusedSession:
+    return RefusedSession(
+        _CLOSE_UNAUTHORIZED, "invalid_token", "Access token is invalid, is for another audience, or has expired."
+    )
+
+
+def insufficient_permissions(principal: str, action: str) -> RefusedSession:
+    """``principal``: the object id."""
+    return RefusedSession(
+        _CLOSE_UNAUTHORIZED,
+        "insufficient_permissions",
+        f"You have insufficient permissions for this operation. The principal '{principal}' lacks the data action "
+        f"'{action}'.",
+    )
+
+
+def identity_unavailable_session() -> RefusedSession:
+    return RefusedSession(
+        _CLOSE_TRY_LATER, "identity_unavailable", "The access token cannot be verified now. Please retry later."
+    )
+
+
+def too_many_failures_session(retry_after_s: int) -> RefusedSession:
+    return RefusedSession(
+        _CLOSE_TRY_LATER,
+        "rate_limit_exceeded",
+        "Too many requests with a wrong key or token came from your address. "
+        f"Please retry after {retry_after_s} seconds.",
     )
 
 
