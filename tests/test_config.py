@@ -186,7 +186,10 @@ def test_faults_name_their_place(text: str, path: str, problem: str, tmp_path: P
 
 
 def test_an_unknown_name_without_a_near_one_lists_all(tmp_path: Path) -> None:
-    known = "server, resource, account, audit, models, limits, deployment, recipe, engine, store"
+    known = (
+        "server, resource, account, audit, models, limits, deployment, recipe, engine, store, "
+        "identity, entra, issuer, development_issuer, role_assignment"
+    )
     with pytest.raises(ConfigError, match=rf"^zzz: unknown table \(there are: {known}\)$"):
         load("[zzz]", tmp_path)
 

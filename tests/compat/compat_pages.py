@@ -225,7 +225,8 @@ def _failure_line(case: ErrorCase) -> list[str]:
 
 
 def _request_line(case: ErrorCase) -> list[str]:
-    paths = {"name": "NAME", "key": "KEY"}
+    tokens = ("token", "expired_token", "foreign_token", "unverifiable_token")
+    paths = {"name": "NAME", "key": "KEY", **dict.fromkeys(tokens, "TOKEN")}
     path = case.path.format(
         azure="/openai/realtime?api-version=2024-10-01-preview&deployment=NAME",
         openai="/v1/realtime?model=NAME",

@@ -46,6 +46,8 @@ class ErrorCase:
     upgrade: bool = True
     busy: bool = False
     """The server holds as many sessions as it may."""
+    guesses: int = 0
+    """How often the client has offered a wrong key before."""
     status: int = 0
     """HTTP status, or close code."""
 

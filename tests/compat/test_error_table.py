@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import AsyncExitStack
+from functools import cache
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, get_type_hints
 
 import pytest
 import pytest_asyncio
 from aiohttp import ClientSession, WSMsgType
+from dev_tokens import GROUP, STRANGER, dev_token, token_of_an_unreachable_issuer, with_tokens
 from error_cases import ErrorCase, error_cases
 from server_fakes import AZURE, KEY, NAME, OPENAI, Fakes, Wire, config, serving, session
 
@@ -70,14 +73,32 @@ def test_on_the_server(case: ErrorCase) -> None:
 
 
 @pytest_asyncio.fixture
-async def server(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Server]:
+async def server(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> AsyncIterator[Server]:
     monkeypatch.setattr(Registry, "installed", Fakes)
-    async with serving(config(max_sessions=1)) as server:
+    # Whoever has guessed twice waits for half a minute, whatever the machine is at.
+    monkeypatch.setattr("vivavoce.server.identity.time", SimpleNamespace(monotonic=lambda: 0.0))
+    async with serving(with_tokens(tmp_path, config(max_sessions=1), failures=2)) as server:
         yield server
 
 
+@cache
+def _tokens() -> Mapping[str, str]:
+    return {
+        "token": dev_token(STRANGER),
+        "expired_token": dev_token(expires_s=-301),
+        "foreign_token": dev_token(tenant=GROUP),
+        "unverifiable_token": token_of_an_unreachable_issuer(),
+    }
+
+
 def _filled(text: str) -> str:
-    return text.format(azure=AZURE, openai=OPENAI, name=NAME, key=KEY)
+    return text.format(azure=AZURE, openai=OPENAI, name=NAME, key=KEY, **_tokens())
+
+
+async def _guess(case: ErrorCase, client: ClientSession) -> None:
+    for _ in range(case.guesses):
+        async with client.get(AZURE, headers=UPGRADE | {"api-key": "wrong"}) as answer:
+            assert answer.status == 401
 
 
 UPGRADE = {
@@ -95,6 +116,7 @@ async def test_instead_of_the_upgrade(case: ErrorCase, server: Server) -> None:
         if case.busy:
             await stack.enter_async_context(session(server))
         client = await stack.enter_async_context(ClientSession(f"http://127.0.0.1:{server.port}"))
+        await _guess(case, client)
         answer = await stack.enter_async_context(
             client.get(_filled(case.path), headers=headers | (UPGRADE if case.upgrade else {}))
         )
@@ -109,6 +131,7 @@ async def test_after_the_upgrade(case: ErrorCase, server: Server) -> None:
         if case.busy:
             await stack.enter_async_context(session(server))
         client = await stack.enter_async_context(ClientSession(f"http://127.0.0.1:{server.port}"))
+        await _guess(case, client)
         socket = await stack.enter_async_context(client.ws_connect(_filled(case.path), headers=headers))
         assert (await Wire(socket).next())["error"] == {
             "type": case.type,

@@ -5,7 +5,6 @@ from dataclasses import replace
 
 import pytest
 
-from vivavoce.config import Secret
 from vivavoce.gateway.admission import (
     API_VERSIONS,
     Admission,
@@ -16,9 +15,9 @@ from vivavoce.gateway.admission import (
     locate,
 )
 from vivavoce.gateway.admission import admit as decide
-from vivavoce.gateway.auth import KeyRing
 from vivavoce.gateway.deployments import Catalogue, Deployment
 from vivavoce.gateway.principals import Identities, Keys
+from vivavoce.testing.directories import one_account
 from vivavoce.wire.dialects.profiles import GA_PROFILES, PROFILES
 from vivavoce.wire.errors import RefusedHandshake, RefusedSession
 
@@ -35,8 +34,9 @@ def deployment(name: str, model: str, version: str, profile: str = "") -> Deploy
 VOICE = deployment("voice", "gpt-4o-realtime-preview", "2024-10-01")
 NEWER = deployment("newer", "gpt-4o-realtime-preview", "2024-12-17")
 MINI = deployment("mini", "gpt-4o-mini-realtime-preview", "")
-POLICY = AdmissionPolicy(Catalogue([VOICE, NEWER, MINI]))
-IDENTITIES = Identities([Keys(KeyRing([Secret("good"), Secret("other")]))])
+DIRECTORY = one_account("good", "other")
+POLICY = AdmissionPolicy(Catalogue([VOICE, NEWER, MINI]), DIRECTORY)
+IDENTITIES = Identities([Keys(DIRECTORY)])
 
 KEY: Pairs = (("api-key", "good"),)
 BEARER: Pairs = (("Authorization", "Bearer good"),)
@@ -384,7 +384,7 @@ def test_subprotocol_keys_are_the_policys_choice() -> None:
 
 def test_nothing_shows_a_key() -> None:
     request = azure((("api-key", "s3cret"),), (("api-key", "s3cret"),), ("openai-insecure-api-key.s3cret",))
-    identities = Identities([Keys(KeyRing([Secret("s3cret")]))])
+    identities = Identities([Keys(one_account("s3cret"))])
     assert "s3cret" not in repr(request) + repr(locate(replace(request, query=AZURE), POLICY))
     known = replace(request, query=(*AZURE, *request.query))
     assert "s3cret" not in repr(admit(known, POLICY, identities))

@@ -6,7 +6,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from vivavoce.config import Secret
 from vivavoce.gateway.auth import (
     Credential,
     credentials,

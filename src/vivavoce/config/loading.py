@@ -11,6 +11,8 @@ import msgspec
 from vivavoce.config.audit import read_audit
 from vivavoce.config.convert import check_key_text, check_names, convert, table_of
 from vivavoce.config.engines import read_deployments, read_engines, read_recipes
+from vivavoce.config.identity import TABLES as IDENTITY_TABLES
+from vivavoce.config.identity import read_identity
 from vivavoce.config.limits import LimitSettings
 from vivavoce.config.models import read_models
 from vivavoce.config.resource import check_account, read_accounts, read_store
@@ -21,6 +23,7 @@ from vivavoce.config.values import ConfigError, Secret
 _TABLES: Final = (
     *("server", "resource", "account", "audit", "models", "limits"),
     *("deployment", "recipe", "engine", "store"),
+    *IDENTITY_TABLES,
 )
 
 
@@ -50,6 +53,7 @@ def load_config(path: Path | None, *, environ: Mapping[str, str], overrides: Ove
         ),
         resource=resource,
         more_accounts=accounts,
+        identity=read_identity(table),
         audit=read_audit(table, base),
         models=models,
         own_models=own_models,

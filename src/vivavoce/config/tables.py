@@ -10,6 +10,7 @@ from typing import Annotated, Any, Final, Literal, TypeAlias, get_args
 import msgspec
 
 from vivavoce.config.audit import AuditSettings
+from vivavoce.config.identity import Identity
 from vivavoce.config.limits import LimitSettings
 from vivavoce.config.models import ModelsSettings
 from vivavoce.config.values import ConfigError, Count, Secret, Text
@@ -192,6 +193,8 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
     resource: ResourceSettings = ResourceSettings()
     more_accounts: tuple[AccountSettings, ...] = ()
     """Those after the one of ``[resource]``."""
+    identity: Identity = Identity()
+    """Who may connect besides the holders of keys."""
     audit: AuditSettings = AuditSettings()
     models: ModelsSettings = ModelsSettings()
     own_models: Mapping[str, Any] = msgspec.field(default_factory=dict)

@@ -25,6 +25,7 @@ from vivavoce.gateway.audit import open_audit
 from vivavoce.gateway.deployments import Deployments, Recipe, Substitution, open_deployments
 from vivavoce.gateway.shared.base import SharedState
 from vivavoce.gateway.shared.memory import MemoryState
+from vivavoce.gateway.store.declared import DeclaredStore
 from vivavoce.runtime.bugs import outline
 from vivavoce.runtime.engines import SILENT, Cascaded, Engines, Native
 from vivavoce.runtime.vad_pool import VadPool
@@ -106,6 +107,8 @@ async def assembled(
     async with AsyncExitStack() as stack:
         audit = stack.enter_context(open_audit(config.audit))
         stack.push_async_callback(shared.close)
+        store = DeclaredStore(config)
+        doorkeeper = await stack.enter_async_context(open_doorkeeper(config, lambda: store.current))
         deployments = await stack.enter_async_context(
             open_deployments(
                 config,
@@ -116,14 +119,12 @@ async def assembled(
             )
         )
         engines = await _engines(deployments, stack, metrics)
-        directory = Declared(config).directory()
-        doorkeeper = await stack.enter_async_context(open_doorkeeper(config, lambda: directory))
         endpoint = RealtimeEndpoint(
             deployments=deployments,
             engines=engines,
             policy=AdmissionPolicy(
                 deployments.catalogue,
-                lambda: directory,
+                lambda: store.current,
                 config.server.max_custom_headers,
                 config.resource.subprotocol_keys,
                 audience=(config.identity.entra or EntraSettings()).audience[0],

@@ -6,7 +6,7 @@ import ipaddress
 import time
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from aiohttp import web
@@ -26,7 +26,7 @@ class Doorkeeper:
 
     data: Identities
     """For sessions."""
-    management: Identities = Identities([])
+    management: Identities = field(default_factory=lambda: Identities([]))
     """Tokens alone, with the audience of Resource Manager."""
     trusted_proxies: Sequence[Network] = ()
     routes: Sequence[web.RouteDef] = ()

@@ -53,9 +53,7 @@ class TokenIssuers:
         if not tenants:
             raise ConfigError("entra.tenants", "name one: no account that is declared has a tenant")
         for tenant in sorted(tenants):
-            keys = key_set(
-                f"tenant {tenant}", fetch.keys_at(f"{settings.authority}/{tenant}/discovery/v2.0/keys")
-            )
+            keys = key_set(f"tenant {tenant}", fetch.keys_at(f"{settings.authority}/{tenant}/discovery/v2.0/keys"))
             issuer = Issuer(name="entra", keys=keys, audiences=self._audiences, tenant=tenant)
             self._known[f"https://sts.windows.net/{tenant}/"] = issuer
             self._known[f"{settings.authority}/{tenant}/v2.0"] = issuer

@@ -11,14 +11,15 @@ from vivavoce.gateway.resource import Account, AccountKey, Directory, RoleAssign
 def one_account(
     *keys: str, tenant: str = "", assignments: Iterable[RoleAssignment] = ()
 ) -> Callable[[], Directory]:
-    """``/subscriptions/test/resourceGroups/test/.../accounts/test``, which ``keys`` open; as the gateway asks it."""
+    """The account ``test`` of the subscription and the group of that name, which ``keys`` open."""
     account = Account(
         subscription="test", resource_group="test", name="test", location="eastus2", tenant=tenant or "test"
     )
     directory = Directory(
         [account],
         keys=[
-            AccountKey(account=account.id, slot=f"key{at}", digest=key_digest(key)) for at, key in enumerate(keys, 1)
+            AccountKey(account=account.id, slot=f"key{at}", digest=key_digest(key))
+            for at, key in enumerate(keys, 1)
         ],
         assignments=assignments,
     )

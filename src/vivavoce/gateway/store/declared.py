@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import hashlib
+import uuid
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from datetime import datetime
+from typing import Final
 
-from vivavoce.config import AccountSettings, Config, DeploymentSettings, Secret
+from vivavoce.config import AccountSettings, Config, ConfigError, DeploymentSettings, Secret
+from vivavoce.config.identity import RoleAssignmentSettings
 from vivavoce.gateway.keys import key_digest
 from vivavoce.gateway.resource import (
     Account,
@@ -18,14 +21,20 @@ from vivavoce.gateway.resource import (
     RoleAssignment,
     Sku,
     deployment_id,
+    id_key,
 )
+from vivavoce.gateway.roles import ROLES, role_of
 from vivavoce.gateway.store.base import Actor, Check, NotFound, Put, ReadOnly, Usage
 
 NO_STORE = "there is no store: this server has what its configuration declares, and nothing else"
 
 
+_ASSIGNMENTS: Final = uuid.UUID("6b1f0a5e-5b0c-4d6f-8f0e-2f1d1c9a7e55")
+"""Namespace of the names of role assignments."""
+
+
 class Declared:
-    """All that a configuration declares."""
+    """All that a configuration declares. Raises :class:`ConfigError` for a role that there is not."""
 
     def __init__(self, config: Config) -> None:
         self.accounts = tuple(_account(one) for one in config.accounts)
@@ -39,6 +48,10 @@ class Declared:
         by_name = {account.name: account for account in self.accounts}
         self.deployments = tuple(
             _deployment(by_name.get(one.account, self.accounts[0]), one) for one in config.deployments
+        )
+        self.assignments = tuple(
+            _assignment(self.accounts[0], f"role_assignment[{at}]", one)
+            for at, one in enumerate(config.identity.role_assignments)
         )
         self._secrets = {
             account.id: {f"key{at}": key for at, key in enumerate(settings.keys, 1)}
@@ -63,7 +76,7 @@ class Declared:
             (*self.accounts, *accounts),
             keys=(*self.keys, *keys),
             deployments=(*self.deployments, *deployments),
-            assignments=assignments,
+            assignments=(*self.assignments, *assignments),
             revision=revision,
         )
 
@@ -93,7 +106,26 @@ def _deployment(account: Account, settings: DeploymentSettings) -> DeploymentRec
     return replace(record, etag=_etag(record))
 
 
-def _etag(declared: Account | DeploymentRecord) -> str:
+def _assignment(first: Account, path: str, settings: RoleAssignmentSettings) -> RoleAssignment:
+    """Its id follows from what it says. Raises :class:`ConfigError`."""
+    role = role_of(settings.role)
+    if role is None:
+        names = ", ".join(one.name for one in ROLES.values())
+        raise ConfigError(f"{path}.role", f"'{settings.role}' is no role (there are: {names})")
+    scope = (settings.scope or first.id).rstrip("/")
+    name = uuid.uuid5(_ASSIGNMENTS, f"{id_key(scope)}\n{role.id}\n{settings.principal_id}")
+    assignment = RoleAssignment(
+        id=f"{scope}/providers/Microsoft.Authorization/roleAssignments/{name}",
+        scope=scope,
+        role=role.name,
+        principal_id=settings.principal_id,
+        principal_type=settings.principal_type,
+        declared=True,
+    )
+    return replace(assignment, etag=_etag(assignment))
+
+
+def _etag(declared: Account | DeploymentRecord | RoleAssignment) -> str:
     """It changes with what it is of."""
     return f'"{hashlib.sha256(repr(declared).encode()).hexdigest()[:16]}"'
 
