@@ -31,8 +31,22 @@ ROOMS: Final[dict[str, frozenset[str]]] = {
     "demo": frozenset(),
     "record": frozenset({"gateway.auth"}),
     "cli": frozenset(
-        {"", "cli_engines", "cli_models", "config", "demo", "engines.registry", "gateway", "record", "server"}
+        {
+            "",
+            "cli_engines",
+            "cli_failure",
+            "cli_models",
+            "cli_resource",
+            "config",
+            "demo",
+            "engines.registry",
+            "gateway",
+            "record",
+            "server",
+        }
     ),
+    "cli_failure": frozenset(),
+    "cli_resource": frozenset({"cli_engines", "cli_failure"}),
     "cli_engines": frozenset({"", "config", "engines.measure", "engines.registry", "gateway"}),
     "cli_models": frozenset({"", "cli_engines", "config", "gateway"}),
     "__main__": frozenset({"cli"}),
@@ -75,10 +89,10 @@ HEAVY: Final[dict[str, tuple[str, ...]]] = {
     "piper": ("engines.piper_worker",),
     "pocketsphinx": ("engines.builtin",),
     "prometheus_client": ("server.metrics", "server.websocket"),
-    "rich": ("cli", "cli_engines", "cli_models", "demo", "record.show"),
+    "rich": ("cli", "cli_engines", "cli_models", "cli_resource", "demo", "record.show"),
     "sherpa_onnx": ("engines.sherpa_onnx_asr_worker", "engines.sherpa_onnx_tts_worker"),
     "soxr": ("audio.resample", "demo.sound"),
-    "typer": ("cli", "cli_engines", "cli_models"),
+    "typer": ("cli", "cli_engines", "cli_models", "cli_resource"),
     "uvloop": ("cli",),
     "webrtc_noise_gain": ("audio.noise_reduction",),
 }

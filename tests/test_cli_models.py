@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from vivavoce import cli
+from vivavoce.cli_failure import WRONG
 
 
 def told(capsys: pytest.CaptureFixture[str], *arguments: str) -> list[dict[str, Any]]:
@@ -69,7 +70,7 @@ def test_models_of_ones_own(capsys: pytest.CaptureFixture[str], tmp_path: Path) 
 
 @pytest.mark.parametrize(("option", "value"), [("--region", "mars"), ("--sku", "Batch")])
 def test_what_is_nowhere_in_the_catalogue(option: str, value: str, capsys: pytest.CaptureFixture[str]) -> None:
-    assert cli.main(["models", option, value]) == cli.WRONG
+    assert cli.main(["models", option, value]) == WRONG
     error = capsys.readouterr().err
     assert error.startswith(f"vivavoce: Invalid value for {option}: '{value}' is not one of ")
     assert error.count("\n") == 1

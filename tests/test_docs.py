@@ -189,10 +189,17 @@ def test_toml_is_accepted(block: Block, tmp_path: Path) -> None:
 
 
 def _options() -> dict[str, set[str]]:
+    """Of every command; of a group (``deployment``) those of all its verbs together."""
     group = typer.main.get_command(cli.app)
     commands: dict[str, typer.core.TyperCommand] = getattr(group, "commands")  # noqa: B009
     return {
-        name: {option for parameter in command.params for option in parameter.opts if option.startswith("--")}
+        name: {
+            option
+            for one in (command, *getattr(command, "commands", {}).values())
+            for parameter in one.params
+            for option in parameter.opts
+            if option.startswith("--")
+        }
         for name, command in commands.items()
     }
 

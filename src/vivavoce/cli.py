@@ -34,7 +34,8 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from vivavoce import __version__, cli_models
+from vivavoce import __version__, cli_models, cli_resource
+from vivavoce.cli_failure import FAILED, WRONG, Failure
 from vivavoce.config import (
     API_KEY_VARIABLE,
     ENGINE_KINDS,
@@ -54,8 +55,6 @@ if TYPE_CHECKING:
     from vivavoce.record.recording import Recording
     from vivavoce.record.replay import ReplayOptions
 
-FAILED: Final = 1
-WRONG: Final = 2
 INTERRUPTED: Final = 130
 DIFFERENT: Final = 1
 """Of ``replay``: the server does not do as recorded."""
@@ -73,18 +72,15 @@ app = typer.Typer(
 )
 
 app.command()(cli_models.models)
+app.add_typer(cli_resource.deployment_app, name="deployment")
+app.add_typer(cli_resource.account_app, name="account")
+app.add_typer(cli_resource.key_app, name="key")
+app.add_typer(cli_resource.role_app, name="role")
+app.command("usage")(cli_resource.usage)
 
 ConfigOption = Annotated[
     Path | None, typer.Option("--config", help="Configuration file (TOML).", metavar="FILE", show_default=False)
 ]
-
-
-class Failure(Exception):
-    """A command cannot do its work. The text is the line that the user sees."""
-
-    def __init__(self, code: int, text: str) -> None:
-        super().__init__(text)
-        self.code = code
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -14,6 +14,7 @@ from vivavoce.config.engines import read_deployments, read_engines, read_recipes
 from vivavoce.config.identity import TABLES as IDENTITY_TABLES
 from vivavoce.config.identity import read_identity
 from vivavoce.config.limits import LimitSettings
+from vivavoce.config.management import read_management, read_subscriptions
 from vivavoce.config.models import read_models
 from vivavoce.config.resource import check_account, read_accounts, read_store
 from vivavoce.config.tables import API_KEY_VARIABLE, Config, Overrides, ResourceSettings, ServerSettings
@@ -60,6 +61,8 @@ def load_config(path: Path | None, *, environ: Mapping[str, str], overrides: Ove
         limits=convert(table_of(table, "limits"), LimitSettings, "limits"),
         deployments=read_deployments(table, (resource.name, *(one.name for one in accounts))),
         recipes=read_recipes(table),
+        management=read_management(table),
+        subscriptions=read_subscriptions(table),
         engines=read_engines(table, environ),
         store=store,
         base=base,

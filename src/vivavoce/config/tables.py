@@ -103,6 +103,26 @@ class AccountSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_
     keys: tuple[Secret, ...] = ()
 
 
+class ManagementSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """``[management]``: the API by which accounts, deployments and roles are changed while the server runs."""
+
+    enabled: bool = False
+    endpoint: str = ""
+    """Where clients of an account connect, as its ``endpoint`` tells them; ``{account}`` stands for the first label
+    of its host names. Empty: where the request for it came to."""
+
+
+class SubscriptionSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """``[[subscription]]``: where accounts may be made, beside the subscriptions and groups that have accounts."""
+
+    id: str
+    tenant: str
+    """Whose tokens may manage it."""
+    name: str = ""
+    """For people; empty is the id."""
+    resource_groups: tuple[str, ...] = ()
+
+
 class WorkSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """What ``[[deployment]]`` and ``[recipe.NAME]`` share: how sessions are served, and by which engines."""
 
@@ -200,6 +220,8 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
     own_models: Mapping[str, Any] = msgspec.field(default_factory=dict)
     """What the file ``models.catalogue`` holds."""
     limits: LimitSettings = LimitSettings()
+    management: ManagementSettings = ManagementSettings()
+    subscriptions: tuple[SubscriptionSettings, ...] = ()
     deployments: tuple[DeploymentSettings, ...] = ()
     recipes: Mapping[str, RecipeSettings] = msgspec.field(default_factory=dict)
     """By name, in the order of the file, which is the order in which they are asked."""

@@ -168,12 +168,23 @@ def covers(scope: str, target: str) -> bool:
     return below == within or below.startswith(f"{within}/")
 
 
-def allowed(directory: Directory, principal: Principal, action: str, scope: str) -> bool:
-    """Whether ``principal`` may do ``action`` at ``scope``, the ARM id of what it is done to."""
+def allowed(
+    directory: Directory, principal: Principal, action: str, scope: str, *, tenant: str | None = None
+) -> bool:
+    """Whether ``principal`` may do ``action`` at ``scope``, the ARM id of what it is done to.
+
+    ``tenant``: whose the scope is, where that is known from elsewhere than its accounts.
+    """
     if not principal.is_token:
         return is_data(action) and principal.account is not None and covers(principal.account, scope)
-    if principal.tenant is not None and not _is_of_tenant(directory, principal.tenant, scope):
-        return False
+    if principal.tenant is not None:
+        known = (
+            _is_of_tenant(directory, principal.tenant, scope)
+            if tenant is None
+            else id_key(tenant) == principal.tenant
+        )
+        if not known:
+            return False
     return any(
         covers(one.scope, scope) and _is_given(one, principal) and _gives(one.role, action)
         for one in directory.assignments
