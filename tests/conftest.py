@@ -6,12 +6,16 @@ import os
 import platform
 import sys
 import tomllib
+from collections.abc import Iterator
 from importlib.metadata import entry_points
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 import pytest
 from hypothesis import HealthCheck, settings
+
+if TYPE_CHECKING:
+    from postgres_server import Postgres
 
 _PROJECT: Final = Path(__file__).parent.parent / "pyproject.toml"
 
@@ -22,13 +26,25 @@ settings.register_profile(
 settings.load_profile("ci" if os.environ.get("CI") else "dev")
 
 # Modules of these folders are used in others too: the fake server, the table of the preview dialect, tiny models.
-sys.path += [str(Path(__file__).parent / folder) for folder in ("server", "compat", "models", "engines", "clients")]
+sys.path += [
+    str(Path(__file__).parent / folder)
+    for folder in ("server", "compat", "models", "engines", "clients", "gateway")
+]
 
 # The package of the extra ``noise-reduction`` is made for these alone.
 _REDUCES_NOISE: Final = sys.platform == "linux" and platform.machine() in ("x86_64", "aarch64")
 collect_ignore = (
     [] if _REDUCES_NOISE else ["audio/test_noise_reduction.py", "runtime/test_noise_reduction_aloud.py"]
 )
+
+
+@pytest.fixture(scope="session")
+def postgres_server() -> Iterator[Postgres]:
+    """A real one for all tests; each makes a database of its own."""
+    from postgres_server import postgres
+
+    with postgres() as server:
+        yield server
 
 
 def pytest_configure() -> None:

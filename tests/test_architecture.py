@@ -77,6 +77,7 @@ NO_FILES: Final = ("wire", "core", "audio", "runtime", "gateway", "server")
 
 HEAVY: Final[dict[str, tuple[str, ...]]] = {
     "bpe_openai": ("server.tokenizer",),
+    "alembic": ("gateway.store",),
     "aiohttp": ("server", "demo", "record", "testing", "engines"),
     "espeakng_loader": ("engines.builtin",),
     "faster_whisper": ("engines.faster_whisper_worker",),
@@ -88,6 +89,8 @@ HEAVY: Final[dict[str, tuple[str, ...]]] = {
     "onnxruntime": ("engines.builtin.speech_pool",),
     "piper": ("engines.piper_worker",),
     "pocketsphinx": ("engines.builtin",),
+    "psycopg": (),
+    "sqlalchemy": ("gateway.store",),
     "prometheus_client": ("server.metrics", "server.websocket"),
     "rich": ("cli", "cli_engines", "cli_models", "cli_resource", "demo", "record.show"),
     "sherpa_onnx": ("engines.sherpa_onnx_asr_worker", "engines.sherpa_onnx_tts_worker"),
@@ -97,7 +100,14 @@ HEAVY: Final[dict[str, tuple[str, ...]]] = {
     "webrtc_noise_gain": ("audio.noise_reduction",),
 }
 """Where a package that is slow to import, or may be absent, is used."""
+_STORE: Final = tuple(
+    f"gateway.store.{name}"
+    for name in ("sql", "rows", "tables", "migrate", "migrations.env", "migrations.versions.v0001_accounts")
+)
+"""Imported by ``gateway.store.opening`` alone, when a store is asked for."""
+
 LAZY: Final[dict[str, tuple[str, ...]]] = {
+    "alembic": _STORE,
     "bpe_openai": (),
     "espeakng_loader": (),
     "faster_whisper": (),
@@ -110,6 +120,7 @@ LAZY: Final[dict[str, tuple[str, ...]]] = {
     "pocketsphinx": (),
     "sherpa_onnx": (),
     "soxr": ("demo.sound",),
+    "sqlalchemy": _STORE,
     "uvloop": (),
     "webrtc_noise_gain": (),
 }
@@ -417,6 +428,8 @@ BAD: Final[list[tuple[Rule, str, str]]] = [
     (heavy, "audio.resample", "import soxr"),
     (heavy, "engines.openai_compatible.upstream", "if not TYPE_CHECKING:\n    import httpx"),
     (heavy, "gateway.auth", "from rich.console import Console"),
+    (heavy, "gateway.resource", "def f():\n    import sqlalchemy"),
+    (heavy, "gateway.store.opening", "from sqlalchemy import select"),
     (heavy, "server.app", "import typer"),
     (relative, "core.session", "from . import turns"),
     (relative, "core.session", "from .turns import hear"),

@@ -22,6 +22,7 @@ from vivavoce.gateway.resource import (
     meant_account,
     same_id,
     split_account_id,
+    split_deployment_id,
 )
 
 
@@ -88,6 +89,13 @@ def test_an_account_id_splits_into_what_it_was_made_of(parts: list[str]) -> None
 )
 def test_what_is_no_account_id_does_not_split(text: str) -> None:
     assert split_account_id(text) is None
+
+
+def test_a_deployment_id_splits_into_account_and_name() -> None:
+    assert split_deployment_id(deployment(VOICE, "gpt").id) == (VOICE.id, "gpt")
+    assert split_deployment_id(f"{VOICE.id.upper()}/DEPLOYMENTS/gpt/") == (VOICE.id.upper(), "gpt")
+    assert split_deployment_id(VOICE.id) is None
+    assert split_deployment_id("/somewhere/deployments/gpt") is None
 
 
 def test_ids_compare_without_regard_to_case() -> None:

@@ -37,6 +37,7 @@ _ACCOUNT_ID: Final = re.compile(
     rf"/subscriptions/([^/]+)/resourceGroups/([^/]+)/providers/{re.escape(PROVIDER)}/accounts/([^/]+)",
     re.IGNORECASE,
 )
+_OF_DEPLOYMENT: Final = re.compile(r"(.+)/deployments/([^/]+)", re.IGNORECASE)
 
 
 # ------------------------------------------------------------------------------------------------------------ ids
@@ -56,6 +57,12 @@ def split_account_id(text: str) -> tuple[str, str, str] | None:
     """Subscription, resource group and name; None where the text is no id of an account."""
     found = _ACCOUNT_ID.fullmatch(text.removesuffix("/"))
     return None if found is None else (found[1], found[2], found[3])
+
+
+def split_deployment_id(text: str) -> tuple[str, str] | None:
+    """Id of the account and name; None where the text is no id of a deployment."""
+    found = _OF_DEPLOYMENT.fullmatch(text.removesuffix("/"))
+    return None if found is None or split_account_id(found[1]) is None else (found[1], found[2])
 
 
 def id_key(identifier: str) -> str:
