@@ -33,7 +33,7 @@ from vivavoce.runtime.vad_pool import VadPool
 from vivavoce.testing import virtual_time
 from vivavoce.testing.fakes import PuppetEndOfTurn
 from vivavoce.wire.codec import preview_codec
-from vivavoce.wire.server_events import RateLimit
+from vivavoce.wire.server_events import RateLimit, Usage
 from vivavoce.wire.session_config import VOICES, ServerVad, SessionConfig, Transcription
 
 _T = TypeVar("_T")
@@ -151,9 +151,9 @@ class Grant:
         self._book = book
         self._open = True
 
-    def settle(self, tokens: int) -> None:
+    def settle(self, used: Usage) -> None:
         if self._open:
-            self._book.append(tokens)
+            self._book.append(used.total)
         self._open = False
 
 
@@ -165,7 +165,7 @@ class Purse:
         self.spent: list[int] = []
         self.shut = False
 
-    def reserve(self, tokens: int) -> Reservation | Denial:
+    def reserve(self, asked: c.ReserveQuota) -> Reservation | Denial:
         if self.shut:
             return Denial("tokens", 1.0)
         self.given += 1

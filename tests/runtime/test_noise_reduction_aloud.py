@@ -18,6 +18,7 @@ from vivavoce.audio.formats import AudioFormat
 from vivavoce.audio.g711 import from_samples, to_samples
 from vivavoce.audio.noise_reduction import Field, NoiseReducer
 from vivavoce.audio.resample import resample
+from vivavoce.core.contract import ReserveQuota
 from vivavoce.core.session import Identity, Session
 from vivavoce.demo.sound import read_wav
 from vivavoce.engines.base import Transcriber, TranscriptDelta, TranscriptionOptions, Vad
@@ -27,7 +28,7 @@ from vivavoce.runtime.engines import Denial, Engines, Native, Reservation
 from vivavoce.runtime.vad_pool import VadPool
 from vivavoce.testing.fakes import PuppetEndOfTurn, PuppetSpeechModel, PuppetTranscriber, PuppetVad
 from vivavoce.wire.codec import preview_codec
-from vivavoce.wire.server_events import RateLimit
+from vivavoce.wire.server_events import RateLimit, Usage
 from vivavoce.wire.session_config import SessionConfig
 
 PCM16 = AudioFormat.PCM16
@@ -37,9 +38,9 @@ FIELDS: tuple[Field, ...] = ("near_field", "far_field")
 
 
 class Free:
-    def settle(self, tokens: int) -> None: ...
+    def settle(self, used: Usage) -> None: ...
 
-    def reserve(self, tokens: int) -> Reservation | Denial:
+    def reserve(self, asked: ReserveQuota) -> Reservation | Denial:
         return self
 
     def rate_limits(self) -> tuple[RateLimit, ...]:

@@ -14,6 +14,7 @@ import pytest_asyncio
 
 from vivavoce.audio.formats import AudioFormat
 from vivavoce.audio.resample import resample
+from vivavoce.core.contract import ReserveQuota
 from vivavoce.core.session import Identity, Session
 from vivavoce.engines.base import SynthesisRequest, Synthesizer
 from vivavoce.engines.builtin import espeak, pocketsphinx, silero_vad, turn_hints
@@ -23,7 +24,7 @@ from vivavoce.runtime.engines import Denial, Engines, Native, Reservation
 from vivavoce.runtime.vad_pool import VadPool
 from vivavoce.testing.fakes import PuppetSpeechModel
 from vivavoce.wire.codec import preview_codec
-from vivavoce.wire.server_events import RateLimit
+from vivavoce.wire.server_events import RateLimit, Usage
 from vivavoce.wire.session_config import SemanticVad, ServerVad, SessionConfig, TurnDetection
 
 _RATE = AudioFormat.PCM16.rate
@@ -71,9 +72,9 @@ class Ear:
 
 
 class Free:
-    def settle(self, tokens: int) -> None: ...
+    def settle(self, used: Usage) -> None: ...
 
-    def reserve(self, tokens: int) -> Reservation | Denial:
+    def reserve(self, asked: ReserveQuota) -> Reservation | Denial:
         return self
 
     def rate_limits(self) -> tuple[RateLimit, ...]:

@@ -23,7 +23,7 @@ from vivavoce.runtime.engines import Denial, Engines, Native, Reservation
 from vivavoce.runtime.vad_pool import FRAME_TICKS, VadPool
 from vivavoce.testing.fakes import PuppetEndOfTurn, PuppetSpeechModel, PuppetTranscriber, PuppetVad
 from vivavoce.wire.codec import codec_of
-from vivavoce.wire.server_events import RateLimit
+from vivavoce.wire.server_events import RateLimit, Usage
 from vivavoce.wire.session_config import SessionConfig
 
 APPEND = 47
@@ -82,9 +82,9 @@ class Sink:
 class Free:
     """A quota that lets everything pass."""
 
-    def settle(self, tokens: int) -> None: ...
+    def settle(self, used: Usage) -> None: ...
 
-    def reserve(self, tokens: int) -> Reservation | Denial:
+    def reserve(self, asked: c.ReserveQuota) -> Reservation | Denial:
         return self
 
     def rate_limits(self) -> tuple[RateLimit, ...]:

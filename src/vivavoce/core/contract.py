@@ -23,7 +23,7 @@ from vivavoce.core.context import ResponsePlan
 from vivavoce.wire.client_events import ClientEvent, Rejected
 from vivavoce.wire.errors import ServerFault
 from vivavoce.wire.items import Item
-from vivavoce.wire.server_events import Logprob, RateLimit, ServerEvent
+from vivavoce.wire.server_events import Logprob, RateLimit, ServerEvent, Usage
 from vivavoce.wire.session_config import Transcription
 
 # ------------------------------------------------------------------------------------- what can happen
@@ -280,15 +280,21 @@ class ReserveQuota:
 
     response_id: str
     tokens: int
+    """All that it may use: what it reads, and the most that it may say."""
+    reads: Usage
+    """Of which the input alone counts."""
+    max_output_tokens: int | None
+    """None where nobody has set a limit."""
 
 
 @dataclass(frozen=True, slots=True)
 class SettleQuota:
-    """A response has ended and used ``tokens``; answered by QuotaSettled if ``tell``."""
+    """A response has ended and used ``tokens``, which ``used`` tells apart; answered by QuotaSettled if ``tell``."""
 
     response_id: str
     tokens: int
     tell: bool
+    used: Usage
 
 
 @dataclass(frozen=True, slots=True)

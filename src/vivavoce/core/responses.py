@@ -157,7 +157,7 @@ class Responses:
             self.apart[plan.response_id] = run
         self._journal.emit(se.ResponseCreated(self._describe(run, "in_progress", None, None)))
         wanted = run.input_usage.total + (plan.max_output_tokens or usage.OUTPUT_RESERVE)
-        self._journal.ask(c.ReserveQuota(plan.response_id, wanted))
+        self._journal.ask(c.ReserveQuota(plan.response_id, wanted, run.input_usage, plan.max_output_tokens))
 
     def input_tokens(self, plan: ResponsePlan) -> int:
         """What the context of a plan counts for; nothing is remembered of it."""
@@ -174,7 +174,7 @@ class Responses:
     def stop_all(self) -> None:
         """The session is over: engines stop, and nothing more is said."""
         for run in (*self.apart.values(), *([self.default] if self.default else [])):
-            self._release(run, tell=False, tokens=run.usage.total)
+            self._release(run, tell=False, used=run.usage)
 
     # --------------------------------------------------------------------------------------------- reports
 
@@ -299,16 +299,16 @@ class Responses:
         self._journal.emit(se.ResponseDone(self._describe(run, status, details, counted)))
         if run.in_band:
             self.spoken_ms = None if status in ("cancelled", "failed") else run.audio_ticks // TICKS_PER_MS
-        self._release(run, tell=not untouched, tokens=counted.total)
+        self._release(run, tell=not untouched, used=counted)
 
-    def _release(self, run: Run, *, tell: bool, tokens: int = 0) -> None:
+    def _release(self, run: Run, *, tell: bool, used: se.Usage) -> None:
         if run is self.default:
             self.default = None
         else:
             self.apart.pop(run.plan.response_id, None)
         self._journal.ask(c.StopResponse(run.plan.response_id))
         self._settling += tell
-        self._journal.ask(c.SettleQuota(run.plan.response_id, tokens, tell))
+        self._journal.ask(c.SettleQuota(run.plan.response_id, used.total, tell, used))
 
     def _describe(
         self,

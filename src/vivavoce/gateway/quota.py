@@ -10,21 +10,22 @@ Laws
 3. A response that needs more tokens than the limit would never be admitted. It is admitted on an empty counter and
    owes the rest, so the rate holds over time.
 4. Requests come evenly: no more at once than fall to a window of some seconds, and at least one.
-5. No task. The counters are of one process, whose event loop is their one owner, or shared by all workers of a
-   server, who take turns by a lock. Time comes from the given clock, in seconds; workers that share counters share
-   the clock too.
+5. No task. The counters of :class:`Quota` are of one process, whose event loop is their one owner, or shared by all
+   workers of a server, who take turns by a lock; it answers at once. Those of :class:`SharedQuota` are elsewhere.
+   Time comes from the given clock, in seconds; workers that share counters share the clock too.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
-from typing import Final, Literal, TypeAlias
+from typing import Final, Literal, Protocol, TypeAlias
 
-from vivavoce.gateway.shared.base import ROUNDING, Charge, Counters, Mode, Outcome
+from vivavoce.gateway.shared.base import ROUNDING, Charge, Counters, Mode, Outcome, SharedState
+from vivavoce.gateway.shared.leaky import drained
 from vivavoce.gateway.shared.memory import MemoryCounters
-from vivavoce.wire.server_events import RateLimit
+from vivavoce.wire.server_events import RateLimit, Usage
 
 LimitName: TypeAlias = Literal["requests", "tokens"]
 NAMES: Final[tuple[LimitName, ...]] = ("requests", "tokens")
@@ -38,6 +39,38 @@ class Denied:
 
     name: LimitName
     retry_after_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """What a response may use."""
+
+    tokens: int
+    """All of it: what it reads, and the most that it may say."""
+    reads: Usage
+    """Of which the input alone counts."""
+    max_output_tokens: int | None
+    """None where nobody has set a limit."""
+
+
+class Reserved(Protocol):
+    """What a response was granted, to be put right when it has ended."""
+
+    def settle(self, used: Usage) -> Awaitable[None] | None:
+        """It has ended and used that; the second time changes nothing."""
+
+
+class Limiter(Protocol):
+    """What limits the responses of a deployment. It answers at once, or awaitably where it has to ask."""
+
+    def ask(self, asked: Asked) -> Reserved | Denied | Awaitable[Reserved | Denied]:
+        """May a response begin? A no changes nothing."""
+
+    def connect(self) -> Denied | Awaitable[Denied | None] | None:
+        """May a connection come, as far as responses could begin? It takes nothing."""
+
+    def status(self) -> tuple[RateLimit, ...]:
+        """What ``rate_limits.updated`` shows now, as known from the last answer."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,8 +126,9 @@ class Reservation:
         self.tokens = tokens
         """The estimate."""
 
-    def settle(self, actual_tokens: int) -> None:
-        """The response has ended and used ``actual_tokens``."""
+    def settle(self, used: int | Usage) -> None:
+        """The response has ended and used so many tokens."""
+        actual_tokens = used if isinstance(used, int) else used.total
         if actual_tokens < 0:
             raise ValueError(f"a response cannot use {actual_tokens} tokens")
         self._close(requests=0, tokens=actual_tokens - self.tokens)
@@ -137,6 +171,12 @@ class Quota:
         denied = self.limits.denied(self._charge(1, tokens, "admit"))
         return Reservation(self, tokens) if denied is None else denied
 
+    def ask(self, asked: Asked) -> Reservation | Denied:
+        return self.reserve(asked.tokens)
+
+    def connect(self) -> None:
+        """A connection costs no tokens."""
+
     def take(self, *, requests: int, tokens: int) -> None:
         """Count without asking; negative numbers give back."""
         self._charge(requests, tokens, "add")
@@ -148,3 +188,69 @@ class Quota:
     def _charge(self, requests: int, tokens: int, mode: Mode) -> Outcome:
         charges = self.limits.charges(requests=requests, tokens=tokens)
         return self._counters.charge(self._name, charges, self._clock(), mode)
+
+
+class SharedReservation:
+    """What one response has taken from counters that are elsewhere; see :class:`Reservation`."""
+
+    __slots__ = ("_open", "_quota", "_where", "tokens")
+
+    def __init__(self, quota: SharedQuota, tokens: int, where: int) -> None:
+        self._quota = quota
+        self._where = where
+        self._open = True
+        self.tokens = tokens
+        """The estimate."""
+
+    async def settle(self, used: Usage) -> None:
+        """The response has ended and used that."""
+        if self._open:
+            self._open = False
+            await self._quota.put_right(used.total - self.tokens, self._where)
+
+
+class SharedQuota:
+    """The two counters of one deployment, where an answer is a round trip: one for each reservation, one for each
+    settlement. ``clock``: monotone seconds."""
+
+    __slots__ = ("_at", "_clock", "_levels", "_name", "_shared", "limits")
+
+    def __init__(self, limits: RateLimits, shared: SharedState, name: str, clock: Callable[[], float]) -> None:
+        self.limits = limits
+        self._shared = shared
+        self._name = name
+        self._clock = clock
+        self._levels: tuple[float, ...] = (0.0, 0.0)
+        self._at = clock()
+
+    async def ask(self, asked: Asked) -> SharedReservation | Denied:
+        outcome = await self._charge(1, asked.tokens, "admit", None)
+        return self.limits.denied(outcome) or SharedReservation(self, asked.tokens, outcome.where)
+
+    def connect(self) -> None:
+        """A connection costs no tokens."""
+
+    async def put_right(self, tokens: int, where: int) -> None:
+        """``where``: as the outcome of the reservation said."""
+        await self._charge(0, tokens, "add", where)
+
+    def status(self) -> tuple[RateLimit, ...]:
+        """As the last answer has left it, less what has drained since."""
+        since, now = self._at, self._clock()
+        charges = self.limits.charges(requests=0, tokens=0)
+        return self.limits.shown(
+            [drained(level, since, now, one.drain) for level, one in zip(self._levels, charges, strict=True)]
+        )
+
+    async def _charge(self, requests: int, tokens: int, mode: Mode, where: int | None) -> Outcome:
+        charges = self.limits.charges(requests=requests, tokens=tokens)
+        outcome = await self._shared.charge(self._name, charges, mode, where)
+        self._levels, self._at = outcome.levels, self._clock()
+        return outcome
+
+
+def limiter(limits: RateLimits, shared: SharedState, name: str, clock: Callable[[], float]) -> Quota | SharedQuota:
+    """The counters of a standard deployment, under ``name``."""
+    if shared.counters is None:
+        return SharedQuota(limits, shared, name, clock)
+    return Quota(limits.tokens, limits.requests, clock, shared.counters, name, limits.request_window_s)

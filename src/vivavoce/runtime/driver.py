@@ -12,7 +12,9 @@ Laws
    long answer or long sound, so that all keeps its order, and at most one of them is under way.
 5. Noise is taken out of audio before the session has it. What the filter holds back comes to the session before an
    event that is about the buffer, which so means all audio before it.
-6. When :meth:`Driver.running` is left, nothing of the session is left.
+6. What the meter is asked is answered in order, now or later; its questions are no tasks of the group, for what was
+   reserved must be settled also when the session ends in between.
+7. When :meth:`Driver.running` is left, nothing of the session is left.
 """
 
 from __future__ import annotations
@@ -34,8 +36,9 @@ from vivavoce.core.session import CLOSE_GOING_AWAY, Session
 from vivavoce.engines.base import SessionAware
 from vivavoce.runtime.bugs import engine_error, outline
 from vivavoce.runtime.cascade import Cascade
-from vivavoce.runtime.engines import Cascaded, Denial, Engines, Meter, Native, Outbox, Reservation, Room
+from vivavoce.runtime.engines import Cascaded, Denial, Engines, Meter, Native, Outbox, Room
 from vivavoce.runtime.listener import Listener
+from vivavoce.runtime.metering import Metering
 from vivavoce.runtime.request import Words
 from vivavoce.runtime.speculation import Speculation
 from vivavoce.runtime.speech_native import SpeechNative
@@ -80,8 +83,10 @@ class Driver:
         self._codec = codec
         self._outbox = outbox
         self._engines = engines
-        self._meter = meter
-        self._allowance = allowance
+        self._metering = Metering(meter, self._fall)
+        self._allowance = None if allowance is None else Metering(allowance, self._fall)
+        self._offer: c.Speculate | None = None
+        """What the allowance is asked for."""
         self._speculation: Speculation | None = None
         self._inbox: deque[c.Input] = deque()
         self._handling = False
@@ -92,7 +97,6 @@ class Driver:
         self._fallen = False
         self._forgiven: set[str] = set()
         self._responses: dict[str, asyncio.Task[None]] = {}
-        self._reservations: dict[str, Reservation] = {}
         self._aside: asyncio.Task[None] | None = None
         self._reducer: NoiseReducer | None = None
         self._held_for: str | None = None
@@ -112,6 +116,9 @@ class Driver:
             async with self._working():
                 yield
         finally:
+            await self._metering.close()
+            if self._allowance is not None:
+                await self._allowance.close()
             model = self._engines.speaker.model
             if isinstance(model, SessionAware):
                 await self._part_from(model)
@@ -145,6 +152,8 @@ class Driver:
                 yield
             finally:
                 self.post(c.ShutDown(CLOSE_GOING_AWAY, ""))
+                self._offer = None
+                self._metering.hush()
                 self._cancel_alarm()
                 self._listener.close()
                 for task in self._tasks:
@@ -390,22 +399,24 @@ class Driver:
             self._aside = None
 
     def _reserve(self, effect: c.ReserveQuota) -> None:
-        answer = self._meter.reserve(effect.tokens)
-        limits = self._meter.rate_limits()
-        if isinstance(answer, Denial):
-            self.post(c.QuotaDenied(effect.response_id, answer.name, answer.retry_after_s, limits))
-        else:
-            self._reservations[effect.response_id] = answer
-            self.post(c.QuotaGranted(effect.response_id, limits))
+        def answered(denial: Denial | None) -> None:
+            limits = self._metering.rate_limits
+            if denial is None:
+                self.post(c.QuotaGranted(effect.response_id, limits))
+            else:
+                self.post(c.QuotaDenied(effect.response_id, denial.name, denial.retry_after_s, limits))
+
+        self._metering.reserve(effect, answered)
 
     def _settle(self, effect: c.SettleQuota) -> None:
-        reservation = self._reservations.pop(effect.response_id, None)
-        if reservation is not None:
-            reservation.settle(effect.tokens)
-        if effect.tell:
-            self.post(c.QuotaSettled(self._meter.rate_limits()))
+        def settled(_: None) -> None:
+            if effect.tell:
+                self.post(c.QuotaSettled(self._metering.rate_limits))
+
+        self._metering.settle(effect.response_id, effect.used, settled)
 
     def _start(self, plan: ResponsePlan) -> None:
+        self._withdraw_offer(plan.response_id)
         self._timings.started(plan)
         self._responses[plan.response_id] = self._spawn(self._respond(plan), f"respond {plan.response_id}")
 
@@ -413,12 +424,27 @@ class Driver:
         """Where the model reads, and the quota would let the response begin."""
         if self._allowance is None or self._engines.speaker.hears_audio:
             return
-        if any(limit.remaining < 1 for limit in self._meter.rate_limits()):
+        if any(limit.remaining < 1 for limit in self._metering.rate_limits):
             return
-        wanted = effect.input_tokens + (effect.plan.max_output_tokens or usage.OUTPUT_RESERVE)
-        allowed = self._allowance.reserve(wanted)
-        if isinstance(allowed, Denial):
+        plan = effect.plan
+        wanted = effect.input_tokens + (plan.max_output_tokens or usage.OUTPUT_RESERVE)
+        reads = se.Usage(input_text=effect.input_tokens)
+        self._offer = effect
+        self._allowance.reserve(
+            c.ReserveQuota(plan.response_id, wanted, reads, plan.max_output_tokens),
+            lambda denial: self._begin_ahead(effect, denial),
+        )
+
+    def _begin_ahead(self, effect: c.Speculate, denial: Denial | None) -> None:
+        assert self._allowance is not None
+        response_id, allowance = effect.plan.response_id, self._allowance
+        if denial is not None:
             return
+        if self._offer is not effect:
+            # It took too long: the response has begun, or nobody waits for it.
+            allowance.settle(response_id, se.Usage())
+            return
+        self._offer = None
         self._speculation = Speculation(
             effect,
             make=self._speaker,
@@ -426,12 +452,17 @@ class Driver:
             words=self._hearing.words,
             post=self.post,
             room=self._outbox,
-            allowance=allowed,
+            spent=lambda used: allowance.settle(response_id, used),
             tokens=self._session.conversation.tokens,
             spawn=self._spawn,
         )
 
+    def _withdraw_offer(self, response_id: str) -> None:
+        if self._offer is not None and self._offer.plan.response_id == response_id:
+            self._offer = None
+
     def _drop_speculation(self, response_id: str) -> None:
+        self._withdraw_offer(response_id)
         if self._speculation is not None and self._speculation.response_id == response_id:
             self._speculation.drop()
             self._speculation = None

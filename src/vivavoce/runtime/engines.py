@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Awaitable
 from dataclasses import dataclass
 from typing import Final, Literal, Protocol
 
+from vivavoce.core.contract import ReserveQuota
 from vivavoce.engines.base import EndOfTurn, LanguageModel, SpeechModel, Synthesizer, Transcriber
 from vivavoce.runtime.vad_pool import VadPool
-from vivavoce.wire.server_events import RateLimit
+from vivavoce.wire.server_events import RateLimit, Usage
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,18 +95,18 @@ class Denial:
 
 
 class Reservation(Protocol):
-    def settle(self, tokens: int) -> None:
+    def settle(self, used: Usage) -> Awaitable[None] | None:
         """Put right what was reserved; the second time changes nothing."""
 
 
 class Meter(Protocol):
-    """The quota of a deployment."""
+    """The quota of a deployment. It answers at once, or awaitably where it has to ask somebody else."""
 
-    def reserve(self, tokens: int) -> Reservation | Denial:
-        """Take one request and ``tokens``."""
+    def reserve(self, asked: ReserveQuota) -> Reservation | Denial | Awaitable[Reservation | Denial]:
+        """Take what a response may use. A no changes nothing."""
 
     def rate_limits(self) -> tuple[RateLimit, ...]:
-        """The state to tell clients now."""
+        """The state to tell clients now; where it is kept by somebody else, as known from the last answer."""
 
 
 class Room(Protocol):

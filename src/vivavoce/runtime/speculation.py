@@ -23,8 +23,9 @@ from vivavoce.core import usage
 from vivavoce.core.context import Entry, ResponsePlan
 from vivavoce.engines.base import GenerationRequest
 from vivavoce.runtime.bugs import engine_error, outline
-from vivavoce.runtime.engines import Reservation, Room
+from vivavoce.runtime.engines import Room
 from vivavoce.runtime.request import Words, generation_request
+from vivavoce.wire import server_events as se
 
 log = logging.getLogger(__name__)
 
@@ -56,7 +57,7 @@ class Speculation:
         words: Words,
         post: Callable[[c.Report], None],
         room: Room,
-        allowance: Reservation,
+        spent: Callable[[se.Usage], None],
         tokens: usage.Tokens,
         spawn: Callable[[Coroutine[Any, Any, None], str], asyncio.Task[None]],
     ) -> None:
@@ -70,7 +71,7 @@ class Speculation:
         """As soon as the words are known that it is made of."""
         self._fault: Exception | None = None
         self._post = post
-        self._allowance = allowance
+        self._spend = spent
         self._tokens = tokens
         self._hold = _Hold(room)
         self._speaker = make(self._plan, self._words, self._report, self._hold)
@@ -86,7 +87,7 @@ class Speculation:
             request = await generation_request(plan, hears_audio=False, words=self._hear)
             if not self._makes(plan, request):
                 return False
-            self._allowance.settle(0)
+            self._spend(se.Usage())
             while (report := self._hold.next()) is not None:
                 await self._hold.room.drained()
                 self._post(report)
@@ -101,11 +102,11 @@ class Speculation:
     def drop(self) -> None:
         """Stop, and leave nothing. Idempotent."""
         self._task.cancel()
-        self._allowance.settle(self._spent() if self._request is not None else 0)
+        self._spend(self._spent() if self._request is not None else se.Usage())
         self._hold.reports.clear()
 
-    def _spent(self) -> int:
-        """Tokens of what it read and of what it has made and holds."""
+    def _spent(self) -> se.Usage:
+        """What it read, and what it has made and holds."""
         text = ticks = 0
         for report in self._hold.reports:
             match report:
@@ -113,7 +114,8 @@ class Speculation:
                     text += self._tokens.text(report.text)
                 case c.AudioProduced():
                     ticks += self._plan.output_format.ticks(len(report.audio))
-        return self._input_tokens + text + usage.assistant_audio_tokens(ticks)
+        spoken = usage.assistant_audio_tokens(ticks)
+        return se.Usage(input_text=self._input_tokens, output_text=text, output_audio=spoken)
 
     def _makes(self, plan: ResponsePlan, request: GenerationRequest) -> bool:
         """Is it making just what a response of this plan would make?"""

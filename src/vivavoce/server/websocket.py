@@ -6,23 +6,24 @@ import asyncio
 import logging
 import secrets
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
 from typing import Final
 
 from aiohttp import WSMessage, WSMsgType, web
 from prometheus_client import Counter
 
+from vivavoce.core.contract import ReserveQuota
 from vivavoce.core.session import CLOSE_GOING_AWAY, Identity, Session
 from vivavoce.core.usage import Tokens
 from vivavoce.gateway.admission import Admission, AdmissionPolicy, Located, admit, locate
 from vivavoce.gateway.audit import ANONYMOUS, Audit, Details
 from vivavoce.gateway.deployments import Deployment, Deployments
 from vivavoce.gateway.principals import Principal, Unknown
-from vivavoce.gateway.quota import Denied, Quota, Reservation
+from vivavoce.gateway.quota import Asked, Denied, Limiter, Reserved
 from vivavoce.runtime.bugs import outline
 from vivavoce.runtime.driver import CLOSE_BUG, Driver
-from vivavoce.runtime.engines import Denial, Engines
+from vivavoce.runtime.engines import Denial, Engines, Reservation
 from vivavoce.server.handshake import CLOSE_TIMEOUT_S, Handshake, Socket
 from vivavoce.server.identity import Doorkeeper
 from vivavoce.server.metrics import Metrics
@@ -47,17 +48,24 @@ _NOT_TEXT: Final = frozenset({WSMsgType.CLOSE, WSMsgType.CLOSING, WSMsgType.CLOS
 
 
 class QuotaMeter:
-    """A deployment's quota, as the runtime sees it."""
+    """What limits a deployment, as the runtime sees it."""
 
-    def __init__(self, quota: Quota) -> None:
-        self._quota = quota
+    def __init__(self, limiter: Limiter) -> None:
+        self._limiter = limiter
 
-    def reserve(self, tokens: int) -> Reservation | Denial:
-        answer = self._quota.reserve(tokens)
-        return Denial(answer.name, answer.retry_after_s) if isinstance(answer, Denied) else answer
+    def reserve(self, asked: ReserveQuota) -> Reservation | Denial | Awaitable[Reservation | Denial]:
+        answer = self._limiter.ask(Asked(asked.tokens, asked.reads, asked.max_output_tokens))
+        return self._later(answer) if isinstance(answer, Awaitable) else _answer(answer)
+
+    async def _later(self, answer: Awaitable[Reserved | Denied]) -> Reservation | Denial:
+        return _answer(await answer)
 
     def rate_limits(self) -> tuple[se.RateLimit, ...]:
-        return self._quota.status()
+        return self._limiter.status()
+
+
+def _answer(answer: Reserved | Denied) -> Reservation | Denial:
+    return Denial(answer.name, answer.retry_after_s) if isinstance(answer, Denied) else answer
 
 
 class RealtimeEndpoint:

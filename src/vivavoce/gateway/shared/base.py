@@ -60,6 +60,8 @@ class Outcome:
     """Units that each counter holds now."""
     waits: tuple[float, ...]
     """Seconds until each charge would be admitted if nobody else came; 0 where nothing is in its way."""
+    where: int = 0
+    """Which counters answered. A correction belongs to those that admitted what it corrects."""
 
 
 class Counters(Protocol):
@@ -76,8 +78,10 @@ class SharedState(Protocol):
     def counters(self) -> Counters | None:
         """The counters behind :meth:`charge` where they answer at once; None where a call is a round trip."""
 
-    async def charge(self, name: str, charges: Sequence[Charge], mode: Mode = "admit") -> Outcome:
-        """Charge counters of ``name`` (law 2), now."""
+    async def charge(
+        self, name: str, charges: Sequence[Charge], mode: Mode = "admit", where: int | None = None
+    ) -> Outcome:
+        """Charge counters of ``name`` (law 2), now; those of ``where`` alone, if they still count."""
 
     async def put(self, name: str, value: bytes, ttl_s: float) -> None:
         """Keep a value for ``ttl_s`` seconds, replacing an older one. Raises Unavailable, as all that follow."""

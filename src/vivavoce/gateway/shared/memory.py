@@ -41,7 +41,9 @@ class MemoryState:
     def counters(self) -> MemoryCounters:
         return self._counters
 
-    async def charge(self, name: str, charges: Sequence[Charge], mode: Mode = "admit") -> Outcome:
+    async def charge(
+        self, name: str, charges: Sequence[Charge], mode: Mode = "admit", where: int | None = None
+    ) -> Outcome:
         return self._counters.charge(name, charges, self._clock(), mode)
 
     # ---------------------------------------------------------------------------------------------- values

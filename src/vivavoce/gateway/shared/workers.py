@@ -130,7 +130,9 @@ class WorkersState:
     def counters(self) -> WorkerCounters:
         return self._counters
 
-    async def charge(self, name: str, charges: Sequence[Charge], mode: Mode = "admit") -> Outcome:
+    async def charge(
+        self, name: str, charges: Sequence[Charge], mode: Mode = "admit", where: int | None = None
+    ) -> Outcome:
         return self._counters.charge(name, charges, self._clock(), mode)
 
     @contextmanager
