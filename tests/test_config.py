@@ -187,7 +187,7 @@ def test_faults_name_their_place(text: str, path: str, problem: str, tmp_path: P
 
 def test_an_unknown_name_without_a_near_one_lists_all(tmp_path: Path) -> None:
     known = (
-        "server, resource, account, audit, models, limits, deployment, recipe, engine, store, "
+        "server, resource, account, audit, models, limits, counters, deployment, recipe, engine, store, "
         "identity, entra, issuer, development_issuer, role_assignment"
     )
     with pytest.raises(ConfigError, match=rf"^zzz: unknown table \(there are: {known}\)$"):
@@ -363,6 +363,7 @@ TABLES: dict[str, type[msgspec.Struct]] = {
     "`[audit]`": module.AuditSettings,
     "`[models]`": module.ModelsSettings,
     "`[limits]`": module.LimitSettings,
+    "`[counters]`": module.CountersSettings,
     "`[[account]]`": module.AccountSettings,
     "`[[deployment]]`": module.DeploymentSettings,
     "`[recipe.NAME]`": module.RecipeSettings,
@@ -392,6 +393,7 @@ def test_the_manual_names_every_option_with_its_default() -> None:
         "path",
         "profile",
         "instructions",
+        "request_window_s",
         "requests_per_minute",
         "session_seconds",
         "speech_model",
@@ -453,3 +455,28 @@ def test_faults_of_an_option_from_the_environment(
 def test_the_audit_is_found_from_the_folder_of_the_file(tmp_path: Path) -> None:
     assert load('[audit]\npath = "audit.jsonl"', tmp_path).audit.path == str(tmp_path / "audit.jsonl")
     assert load("", tmp_path).audit.path is None
+
+
+# ---------------------------------------------------------------------------------------------------- counters
+
+
+def test_counters_are_ours_unless_a_redis_is_named(tmp_path: Path) -> None:
+    assert load("", tmp_path).counters.url is None
+    counters = load('[counters]\nurl = "rediss://user:hush@host/0"\non_loss = "local_share"', tmp_path).counters
+    assert counters.url is not None
+    assert counters.url.reveal() == "rediss://user:hush@host/0"
+    assert (counters.on_loss, counters.prefix, "hush" in repr(counters)) == ("local_share", "vivavoce", False)
+
+
+@pytest.mark.parametrize(
+    ("table", "path", "problem"),
+    [
+        ('url = "http://host"', "counters.url", "a URL that begins with redis://, rediss://, unix:// is expected"),
+        ('on_loss = "open"', "counters.on_loss", "'open' is not one of closed, local_share"),
+        ("limit = 1", "counters.limit", "unknown option (there are: url, on_loss, prefix)"),
+    ],
+)
+def test_faults_of_counters(table: str, path: str, problem: str, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError) as fault:
+        load(f"[counters]\n{table}", tmp_path)
+    assert (fault.value.path, fault.value.problem) == (path, problem)

@@ -34,7 +34,8 @@ from vivavoce.gateway.deployments import (
     open_deployments,
     open_engines,
 )
-from vivavoce.gateway.shared.memory import MemoryCounters
+from vivavoce.gateway.quota import Quota
+from vivavoce.gateway.shared.memory import MemoryState
 from vivavoce.wire.session_config import VOICES
 
 ALL_VOICES: dict[str, str] = {voice: voice for voice in VOICES}
@@ -319,16 +320,16 @@ def test_a_model_that_keeps_something_for_a_session_cannot_be_asked_ahead(bench:
 async def test_speculation_has_an_allowance_beside_the_quota_and_as_large(bench: Bench, tmp_path: Path) -> None:
     text = SPECULATING + "capacity = 2\n[[deployment]]\nname = 'b'"
     config = configured(text, tmp_path)
-    counters = MemoryCounters()
-    async with open_deployments(config, bench, clock=lambda: 0.0, counters=counters) as served:
+    shared = MemoryState(lambda: 0.0)
+    async with open_deployments(config, bench, clock=lambda: 0.0, shared=shared) as served:
         a, b = served
         assert b.allowance is None
-        assert a.allowance is not None
+        assert isinstance(a.allowance, Quota)
         a.allowance.take(requests=1, tokens=500)
         assert [limit.remaining for limit in a.allowance.status()] == [11, 1500]
         assert [limit.remaining for limit in a.quota.status()] == [12, 2000]
     nothing = a.allowance.limits.charges(requests=0, tokens=0)
-    assert counters.charge("a speculation", nothing, 0.0, "add").levels == (1, 500)
+    assert (await shared.charge("a speculation", nothing, "add")).levels == (1, 500)
 
 
 def test_a_speech_model_must_have_every_voice_of_the_protocol(bench: Bench, tmp_path: Path) -> None:
@@ -357,6 +358,7 @@ async def test_the_quota_of_a_deployment_counts_by_the_given_clock(bench: Bench,
     now = [0.0]
     async with open_deployments(config, bench, clock=lambda: now[0]) as served:
         quota = served["a"].quota
+        assert isinstance(quota, Quota)
         quota.reserve(1000)
         now[0] += 1
         assert [(one.limit, one.remaining) for one in quota.status()] == [(60, 60), (6000, 5100)]

@@ -13,6 +13,7 @@ Laws
 """
 
 from vivavoce.config.audit import AuditSettings
+from vivavoce.config.counters import CountersSettings
 from vivavoce.config.data import kept_secret, open_data_folder, private_file
 from vivavoce.config.limits import LimitSettings
 from vivavoce.config.loading import environment_key, load_config
@@ -52,6 +53,7 @@ __all__ = [
     "AuditSettings",
     "Config",
     "ConfigError",
+    "CountersSettings",
     "DeploymentSettings",
     "EngineKind",
     "EngineSettings",

@@ -10,6 +10,7 @@ import msgspec
 
 from vivavoce.config.audit import read_audit
 from vivavoce.config.convert import check_key_text, check_names, convert, table_of
+from vivavoce.config.counters import read_counters
 from vivavoce.config.engines import read_deployments, read_engines, read_recipes
 from vivavoce.config.identity import TABLES as IDENTITY_TABLES
 from vivavoce.config.identity import read_identity
@@ -22,7 +23,7 @@ from vivavoce.config.toml_file import read_toml
 from vivavoce.config.values import ConfigError, Secret
 
 _TABLES: Final = (
-    *("server", "resource", "account", "audit", "models", "limits"),
+    *("server", "resource", "account", "audit", "models", "limits", "counters"),
     *("deployment", "recipe", "engine", "store"),
     *IDENTITY_TABLES,
 )
@@ -63,6 +64,7 @@ def load_config(path: Path | None, *, environ: Mapping[str, str], overrides: Ove
         recipes=read_recipes(table),
         management=read_management(table),
         subscriptions=read_subscriptions(table),
+        counters=read_counters(table, environ),
         engines=read_engines(table, environ),
         store=store,
         base=base,

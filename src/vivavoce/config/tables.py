@@ -10,6 +10,7 @@ from typing import Annotated, Any, Final, Literal, TypeAlias, get_args
 import msgspec
 
 from vivavoce.config.audit import AuditSettings
+from vivavoce.config.counters import CountersSettings
 from vivavoce.config.identity import Identity
 from vivavoce.config.limits import LimitSettings
 from vivavoce.config.models import ModelsSettings
@@ -167,6 +168,9 @@ class DeploymentSettings(WorkSettings, frozen=True, kw_only=True):
     """Thousands of tokens per minute."""
     requests_per_minute: Count | None = None
     """None is 6 for each 1000 tokens per minute."""
+    request_window_s: Annotated[float, msgspec.Meta(ge=1, le=60)] | None = None
+    """Seconds in which no more requests may come at once than fall to them. None is 10, or a minute where
+    ``requests_per_minute`` is given."""
 
 
 class RecipeSettings(WorkSettings, frozen=True, kw_only=True):
@@ -222,6 +226,7 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
     limits: LimitSettings = LimitSettings()
     management: ManagementSettings = ManagementSettings()
     subscriptions: tuple[SubscriptionSettings, ...] = ()
+    counters: CountersSettings = CountersSettings()
     deployments: tuple[DeploymentSettings, ...] = ()
     recipes: Mapping[str, RecipeSettings] = msgspec.field(default_factory=dict)
     """By name, in the order of the file, which is the order in which they are asked."""

@@ -289,7 +289,7 @@ class ReserveQuota:
 
 @dataclass(frozen=True, slots=True)
 class SettleQuota:
-    """A response has ended and used ``tokens``, which ``used`` tells apart; answered by QuotaSettled if ``tell``."""
+    """A response has ended and used ``tokens``, those of ``used``; answered by QuotaSettled if ``tell``."""
 
     response_id: str
     tokens: int

@@ -39,15 +39,17 @@ from vivavoce.engines.registry import (
     Vad,
     Watched,
 )
-from vivavoce.gateway.quota import Quota
-from vivavoce.gateway.shared.base import Counters
-from vivavoce.gateway.shared.memory import MemoryCounters
+from vivavoce.gateway.quota import MINUTE_S, Limiter, RateLimits, limiter
+from vivavoce.gateway.shared.base import SharedState
+from vivavoce.gateway.shared.memory import MemoryState
 from vivavoce.wire.session_config import VOICES
 
 logger = logging.getLogger(__name__)
 
 ENGINE_CLOSE_S: Final = 10.0
 REQUESTS_PER_1000_TOKENS: Final = 6
+REQUEST_WINDOW_S: Final = 10.0
+"""Seconds over which the service watches whether requests come evenly (protocol 9.2)."""
 
 EngineKey: TypeAlias = tuple[EngineKind, str]
 """Kind, and name as deployments refer to it."""
@@ -81,6 +83,7 @@ class Deployment:
     engines: Mapping[EngineKind, str]
     tokens_per_minute: int
     requests_per_minute: int
+    request_window_s: float = MINUTE_S
     speculate: bool = False
     """Answers to turns that are likely over are begun, and held back until they are."""
 
@@ -108,6 +111,8 @@ class Deployment:
             engines=settings.engines,
             tokens_per_minute=settings.capacity * 1000,
             requests_per_minute=settings.requests_per_minute or settings.capacity * REQUESTS_PER_1000_TOKENS,
+            request_window_s=settings.request_window_s
+            or (REQUEST_WINDOW_S if settings.requests_per_minute is None else MINUTE_S),
             speculate=settings.speculate,
         )
 
@@ -130,8 +135,8 @@ class Served:
 
     deployment: Deployment
     recipe: Recipe
-    quota: Quota
-    allowance: Quota | None = None
+    quota: Limiter
+    allowance: Limiter | None = None
     """What may be spent on speculation, beside the quota and as much again; None where there is none."""
 
 
@@ -360,13 +365,13 @@ async def open_deployments(
     registry: Registry | None = None,
     *,
     clock: Callable[[], float] = time.monotonic,
-    counters: Counters | None = None,
+    shared: SharedState | None = None,
     instead: Substitution | None = None,
     watches: Watches | None = None,
 ) -> AsyncIterator[Deployments]:
     """Make and start the engines, serve within the block, close the engines at its end.
 
-    ``registry``: None for the installed engines; ``clock``: monotone seconds for the quotas; ``counters``: where
+    ``registry``: None for the installed engines; ``clock``: monotone seconds for the quotas; ``shared``: where
     they count, None for counters of this process; ``instead``: what to use in the place of an engine, whose limits
     and watch are then where it is. Raises :class:`ConfigError` and :class:`EngineStartError` on the way in.
     """
@@ -377,7 +382,7 @@ async def open_deployments(
     for name in config.unused_engines():
         logger.warning("engine.%s is used by no deployment", name)
     deployments = [Deployment.of(settings) for settings in config.deployments]
-    counters = MemoryCounters() if counters is None else counters
+    shared = shared or MemoryState()
     await engines.start()
     try:
         yield Deployments(
@@ -385,8 +390,8 @@ async def open_deployments(
                 Served(
                     one,
                     engines.recipe(one),
-                    _quota(one, one.name, clock, counters),
-                    _quota(one, one.allowance_name, clock, counters) if one.speculate else None,
+                    _limiter(one, one.name, clock, shared),
+                    _limiter(one, one.allowance_name, clock, shared) if one.speculate else None,
                 )
                 for one in deployments
             ),
@@ -396,8 +401,9 @@ async def open_deployments(
         await engines.close()
 
 
-def _quota(one: Deployment, name: str, clock: Callable[[], float], counters: Counters) -> Quota:
-    return Quota(one.tokens_per_minute, one.requests_per_minute, clock, counters, name)
+def _limiter(one: Deployment, name: str, clock: Callable[[], float], shared: SharedState) -> Limiter:
+    limits = RateLimits(one.tokens_per_minute, one.requests_per_minute, one.request_window_s)
+    return limiter(limits, shared, name, clock)
 
 
 @asynccontextmanager

@@ -24,7 +24,7 @@ from vivavoce.gateway.admission import AdmissionPolicy
 from vivavoce.gateway.audit import open_audit
 from vivavoce.gateway.deployments import Deployments, Recipe, Substitution, open_deployments
 from vivavoce.gateway.shared.base import SharedState
-from vivavoce.gateway.shared.memory import MemoryState
+from vivavoce.gateway.shared.opening import open_shared_state
 from vivavoce.gateway.store.declared import DeclaredStore
 from vivavoce.runtime.bugs import outline
 from vivavoce.runtime.engines import SILENT, Cascaded, Engines, Native
@@ -90,8 +90,9 @@ async def assembled(
     """Engines up; on leaving, sessions end first, then the engines.
 
     ``registry``: None for the installed engines; ``shared``: what the processes of the server have in common, which
-    is closed here, None for a process alone; ``instead``: what to use in the place of an engine; ``metrics``: where
-    they are counted, None for our own, if the configuration wants any. Raises ConfigError and EngineStartError.
+    is closed here, None for a process alone, and unused where a Redis is configured; ``instead``: what to use in
+    the place of an engine; ``metrics``: where they are counted, None for our own, if the configuration wants any.
+    Raises ConfigError and EngineStartError.
     """
     if metrics is None and config.server.metrics:
         metrics = Metrics()
@@ -103,17 +104,16 @@ async def assembled(
     log.info("tokens of text are counted by: %s", config.server.tokenizer)
     reduces_noise = noise_reduction.available()
     log.info("noise reduction is %s", "installed" if reduces_noise else "not installed")
-    shared = MemoryState() if shared is None else shared
     async with AsyncExitStack() as stack:
         audit = stack.enter_context(open_audit(config.audit))
-        stack.push_async_callback(shared.close)
+        shared = await stack.enter_async_context(open_shared_state(config.counters, shared))
         store = DeclaredStore(config)
         doorkeeper = await stack.enter_async_context(open_doorkeeper(config, lambda: store.current))
         deployments = await stack.enter_async_context(
             open_deployments(
                 config,
                 registry,
-                counters=shared.counters,
+                shared=shared,
                 instead=instead,
                 watches=None if metrics is None else metrics.watch,
             )
@@ -142,6 +142,7 @@ async def assembled(
         if metrics is not None:
             metrics.look_at(deployments.engines)
             metrics.also(endpoint.count_events)
+            metrics.look_at_shared_state(shared)
             looking = asyncio.create_task(metrics.look_regularly(), name="look at metrics")
             stack.callback(looking.cancel)
         runner = web.AppRunner(

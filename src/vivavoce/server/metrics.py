@@ -23,6 +23,7 @@ from prometheus_client.exposition import CONTENT_TYPE_LATEST
 from prometheus_client.multiprocess import MultiProcessCollector
 
 from vivavoce.gateway.deployments import EngineKey, EngineSet
+from vivavoce.gateway.shared.base import SharedState
 from vivavoce.runtime.engines import Stages
 
 CONTENT_TYPE: Final = CONTENT_TYPE_LATEST
@@ -75,6 +76,16 @@ class Metrics:
             multiprocess_mode="livemin",
         )
 
+        self.shared_working = Gauge(
+            "vivavoce_shared_state_working",
+            "1 while what the processes of the server share can be reached, in every one of them.",
+            registry=self._registry,
+            multiprocess_mode="livemin",
+        )
+        self.shared_losses = self._counter(
+            "vivavoce_shared_state_losses", "Times that a process lost what it shares with others."
+        )
+
     def _gauge(self, name: str, text: str, *labels: str) -> Gauge:
         return Gauge(name, text, labels, registry=self._registry, multiprocess_mode="livesum")
 
@@ -107,6 +118,18 @@ class Metrics:
     def look_at(self, engines: EngineSet) -> None:
         """Tell from now on whether these engines work, and how often their workers were replaced."""
         self._looks.append(lambda: self._look(engines))
+
+    def look_at_shared_state(self, state: SharedState) -> None:
+        """Tell from now on whether it can be reached."""
+        known = 0
+
+        def look() -> None:
+            nonlocal known
+            self.shared_working.set(state.reachable)
+            self.shared_losses.inc(state.losses - known)
+            known = state.losses
+
+        self._looks.append(look)
 
     def also(self, look: Callable[[], None]) -> None:
         """Call ``look`` before the metrics are told, and now and then."""

@@ -5,19 +5,23 @@ from __future__ import annotations
 import asyncio
 import itertools
 import multiprocessing
+import secrets
 import sys
-from collections.abc import AsyncIterator
+import tempfile
+from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
 import pytest
+from redis_server import RedisServer, redis_server
 
 from vivavoce.gateway.shared.base import Charge, SharedState
 from vivavoce.gateway.shared.memory import MemoryState
+from vivavoce.gateway.shared.redis import RedisState
 from vivavoce.gateway.shared.workers import WorkerCounters, WorkersState
 
-FORMS: Final = ("memory", *(() if sys.platform == "win32" else ("workers",)))
+FORMS: Final = ("memory", *(() if sys.platform == "win32" else ("workers", "redis")))
 LONG_S: Final = 3600.0
 
 
@@ -34,9 +38,23 @@ def clock() -> Clock:
     return Clock()
 
 
+@pytest.fixture(scope="module")
+def redis() -> Iterator[RedisServer]:
+    with tempfile.TemporaryDirectory() as folder, redis_server(Path(folder)) as server:
+        yield server
+
+
 @pytest.fixture(params=FORMS)
 async def state(request: pytest.FixtureRequest, clock: Clock, tmp_path: Path) -> AsyncIterator[SharedState]:
-    made: SharedState = MemoryState(clock) if request.param == "memory" else WorkersState(tmp_path, clock)
+    made: SharedState
+    match request.param:
+        case "memory":
+            made = MemoryState(clock)
+        case "workers":
+            made = WorkersState(tmp_path, clock)
+        case _:
+            server: RedisServer = request.getfixturevalue("redis")
+            made = RedisState(server.url, prefix=secrets.token_hex(4), on_loss="closed", clock=clock)
     yield made
     await made.close()
     await made.close()

@@ -75,6 +75,14 @@ class SharedState(Protocol):
     """All of it. Every name is a namespace of its own: counters, values and groups never meet."""
 
     @property
+    def reachable(self) -> bool:
+        """It answers, as far as is known."""
+
+    @property
+    def losses(self) -> int:
+        """Times that it was lost."""
+
+    @property
     def counters(self) -> Counters | None:
         """The counters behind :meth:`charge` where they answer at once; None where a call is a round trip."""
 

@@ -29,6 +29,9 @@ class MemoryCounters:
 class MemoryState:
     """A :class:`vivavoce.gateway.shared.base.SharedState`. ``clock``: monotone seconds."""
 
+    reachable = True
+    losses = 0
+
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
         self._counters = MemoryCounters()

@@ -118,6 +118,9 @@ class WorkersState:
     ``folder``: private to this server; ``clock``: monotone seconds, the same for all workers.
     """
 
+    reachable = True
+    losses = 0
+
     def __init__(self, folder: Path, clock: Callable[[], float] = time.monotonic) -> None:
         self._file = folder / "shared.sqlite"
         self._clock = clock

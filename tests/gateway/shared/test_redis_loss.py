@@ -1,0 +1,175 @@
+"""What becomes of the limits when Redis is lost and comes back: noticed at once, by the policy, and no restart."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import tempfile
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Final
+
+import pytest
+from redis_server import RedisServer, redis_server
+
+from vivavoce.gateway.quota import Asked, Denied, RateLimits, SharedQuota, SharedReservation
+from vivavoce.gateway.shared.base import Unavailable
+from vivavoce.gateway.shared.redis import OnLoss, RedisState
+from vivavoce.wire.server_events import Usage
+
+LIMITS: Final = RateLimits(tokens=6000, requests=600)
+PATIENCE_S: Final = 30.0
+
+
+class Clock:
+    now = 1000.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+@pytest.fixture
+def redis() -> Iterator[RedisServer]:
+    with tempfile.TemporaryDirectory() as folder, redis_server(Path(folder)) as server:
+        yield server
+
+
+@asynccontextmanager
+async def processes(redis: RedisServer, clock: Clock, on_loss: OnLoss) -> AsyncIterator[list[RedisState]]:
+    """Two of them, which know of each other."""
+    states = [RedisState(redis.url, prefix="v", on_loss=on_loss, clock=clock) for _ in range(2)]
+    for state in states:
+        await state.open()
+    for state in states:
+        await state._look()
+    try:
+        yield states
+    finally:
+        for state in states:
+            await state.close()
+
+
+async def until(happened: Callable[[], bool]) -> None:
+    async with asyncio.timeout(PATIENCE_S):
+        while not happened():  # noqa: ASYNC110
+            await asyncio.sleep(0.01)
+
+
+def asked(tokens: int) -> Asked:
+    return Asked(tokens, Usage(input_text=tokens), None)
+
+
+async def granted(quota: SharedQuota, tokens: int) -> SharedReservation:
+    answer = await quota.ask(asked(tokens))
+    assert isinstance(answer, SharedReservation)
+    return answer
+
+
+async def denied(quota: SharedQuota, tokens: int) -> Denied:
+    answer = await quota.ask(asked(tokens))
+    assert isinstance(answer, Denied)
+    return answer
+
+
+def left(quota: SharedQuota) -> int:
+    return quota.status()[1].remaining
+
+
+async def test_closed_admits_nothing_until_redis_is_back(
+    redis: RedisServer, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO, "vivavoce.gateway.shared.redis")
+    clock = Clock()
+    async with processes(redis, clock, "closed") as states:
+        one, other = (SharedQuota(LIMITS, state, "d", clock) for state in states)
+        held = await granted(one, 4000)
+        await granted(other, 1000)
+        assert (left(one), left(other)) == (2000, 1000)
+        redis.kill()
+        # The first to ask finds out, and is refused as all that follow; the other process is not asked.
+        assert (await denied(one, 1)).retry_after_s > 0
+        assert (states[0].reachable, states[0].losses) == (False, 1)
+        await until(lambda: not states[1].reachable)
+        with pytest.raises(Unavailable):
+            await states[1].put("a", b"", 1)
+        # A correction has nowhere to go; it is not forgotten that so much was reserved.
+        await held.settle(Usage())
+        assert states[0].dropped == 1
+        clock.now += 10
+        redis.start()
+        await until(lambda: all(state.reachable for state in states))
+        # The new Redis has been told what both knew: 5000, less what has drained.
+        await denied(one, 3000)
+        await granted(one, 1999)
+        assert left(one) == 1
+        assert "Redis is lost" in caplog.text
+        assert "Redis is back" in caplog.text
+
+
+async def test_a_local_share_keeps_all_processes_together_within_the_limit(
+    redis: RedisServer, caplog: pytest.LogCaptureFixture
+) -> None:
+    clock = Clock()
+    async with processes(redis, clock, "local_share") as states:
+        one, other = (SharedQuota(LIMITS, state, "d", clock) for state in states)
+        await granted(one, 2000)
+        await states[1].charge("d", LIMITS.charges(requests=0, tokens=0), "add")
+        before = await granted(one, 0)
+        redis.kill()
+        # Each of two has 3000 a minute; half of what was used counts as its own.
+        grant = await granted(one, 2000)
+        await denied(one, 1)
+        assert (await denied(one, 50)).retry_after_s == pytest.approx(1)
+        await until(lambda: not states[1].reachable)
+        await granted(other, 2000)
+        await denied(other, 1)
+        assert "each of 2 processes admits its share" in caplog.text
+        # What was granted before the loss is settled nowhere, what was granted since here.
+        await before.settle(Usage(input_text=1000))
+        await grant.settle(Usage(input_text=500))
+        await granted(one, 1500)
+        await denied(one, 1)
+        clock.now += 30
+        redis.start()
+        await until(lambda: all(state.reachable for state in states))
+        await denied(other, 3001)
+        await granted(other, 2999)
+        await until(lambda: states[0].reachable)
+        await denied(one, 100)
+
+
+async def test_a_redis_that_was_never_there_is_waited_for(redis: RedisServer) -> None:
+    clock = Clock()
+    redis.kill()
+    async with processes(redis, clock, "closed") as states:
+        assert not states[0].reachable
+        quota = SharedQuota(LIMITS, states[0], "d", clock)
+        await denied(quota, 1)
+        redis.start()
+        await until(lambda: states[0].reachable)
+        await granted(quota, 6000)
+
+
+async def test_a_redis_that_hangs_is_lost_too(redis: RedisServer) -> None:
+    clock = Clock()
+    async with processes(redis, clock, "closed") as states:
+        quota = SharedQuota(LIMITS, states[0], "d", clock)
+        with redis.client() as client:
+            client.execute_command("CLIENT", "PAUSE", "60000", "ALL")
+        await denied(quota, 1)
+        assert not states[0].reachable
+
+
+async def test_keys_have_the_prefix_and_end(redis: RedisServer) -> None:
+    state = RedisState(redis.url, prefix="here", on_loss="closed")
+    quota = SharedQuota(LIMITS, state, "d", Clock())
+    await granted(quota, 6000)
+    await state.put("a", b"x", 30)
+    await state.join("g", "m", 30)
+    await state.close()
+    with redis.client() as client:
+        ends = {key.decode(): client.pttl(key) for key in client.scan_iter("*")}
+    assert ends.keys() == {"here:counters:d", "here:value:a", "here:group:g"}
+    assert 29_000 < ends["here:value:a"] <= 30_000
+    assert all(60_000 < ends[key] <= 120_000 for key in ("here:counters:d", "here:group:g"))
