@@ -61,6 +61,9 @@ DIFFERENT: Final = 1
 NO_SESSION: Final = 3
 """Of ``replay``: no connection, or it was refused."""
 
+_TALKATIVE: Final = ("alembic", "httpcore", "httpx", "psycopg", "redis", "sqlalchemy")
+"""Libraries that log statements with their values, URLs and headers, at levels below a warning."""
+
 DEFAULT_DEPLOYMENT: Final = "gpt-4o-realtime-preview"
 
 app = typer.Typer(
@@ -331,6 +334,8 @@ def _log_to_stderr(level: str) -> None:
     logging.basicConfig(
         level=level.upper(), stream=sys.stderr, format="%(asctime)s %(levelname)s %(name)s: %(message)s", force=True
     )
+    for library in _TALKATIVE:
+        logging.getLogger(library).setLevel(logging.WARNING)
 
 
 # -------------------------------------------------------------------------------------------------------- demo

@@ -14,7 +14,7 @@ from vivavoce.config.counters import CountersSettings
 from vivavoce.config.identity import Identity
 from vivavoce.config.limits import LimitSettings
 from vivavoce.config.models import ModelsSettings
-from vivavoce.config.values import ConfigError, Count, Secret, Text
+from vivavoce.config.values import ConfigError, Count, HiddenValues, Secret, Text
 
 EngineKind: TypeAlias = Literal[
     "vad", "transcriber", "end_of_turn", "language_model", "synthesizer", "speech_model"
@@ -195,7 +195,7 @@ class StoreSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
 
 
 class EngineSettings(msgspec.Struct, frozen=True, kw_only=True):
-    """``[engine.NAME]``: a plug-in with options of its own. ``repr`` leaves the options out: they may hold keys."""
+    """``[engine.NAME]``: a plug-in with options of its own, whose values nothing shows: they may be keys."""
 
     kind: EngineKind
     type: str
@@ -206,8 +206,8 @@ class EngineSettings(msgspec.Struct, frozen=True, kw_only=True):
     max_waiting: int = MAX_WAITING
     """Pieces of work that may wait for their turn."""
 
-    def __repr__(self) -> str:
-        return f"EngineSettings(kind={self.kind!r}, type={self.type!r}, options={{{', '.join(self.options)}}})"
+    def __post_init__(self) -> None:
+        msgspec.structs.force_setattr(self, "options", HiddenValues(self.options))
 
 
 class Config(msgspec.Struct, frozen=True, kw_only=True):

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import hmac
-from typing import Annotated, TypeAlias
+from collections.abc import Iterator, Mapping
+from typing import Annotated, NoReturn, TypeAlias
 
 import msgspec
 
@@ -24,7 +25,8 @@ class ConfigError(Exception):
 
 
 class Secret:
-    """A text that must not be shown. Only :meth:`reveal` gives it away; ``repr`` and ``str`` do not."""
+    """A text that must not be shown. Only :meth:`reveal` gives it away: ``repr``, ``str`` and formats do not, and
+    it cannot be serialised."""
 
     __slots__ = ("_value",)
 
@@ -44,3 +46,42 @@ class Secret:
 
     def __hash__(self) -> int:
         return hash(self._value)
+
+    def __reduce__(self) -> NoReturn:
+        raise TypeError("a secret is not written down")
+
+    def __copy__(self) -> Secret:
+        return self
+
+    def __deepcopy__(self, memo: object) -> Secret:
+        return self
+
+
+class HiddenValues(Mapping[str, object]):
+    """A mapping whose values may be secret: ``repr`` shows the keys alone, and it cannot be serialised."""
+
+    __slots__ = ("_values",)
+
+    def __init__(self, values: Mapping[str, object]) -> None:
+        self._values = dict(values)
+
+    def __getitem__(self, key: str) -> object:
+        return self._values[key]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._values)
+
+    def __len__(self) -> int:
+        return len(self._values)
+
+    def __repr__(self) -> str:
+        return f"{{{', '.join(self._values)}}}"
+
+    def __reduce__(self) -> NoReturn:
+        raise TypeError("what may be secret is not written down")
+
+    def __copy__(self) -> HiddenValues:
+        return self
+
+    def __deepcopy__(self, memo: object) -> HiddenValues:
+        return self

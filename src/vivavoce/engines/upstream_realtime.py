@@ -56,7 +56,7 @@ _Seconds = Annotated[float, msgspec.Meta(gt=0, le=3600)]
 
 
 class Options(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """As they stand in the configuration."""
+    """As they stand in the configuration. ``repr`` leaves out what may be secret."""
 
     url: _Text | None = None
     endpoint: _Text | None = None
@@ -76,6 +76,9 @@ class Options(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     idle_timeout_s: _Seconds = 30.0
     ping_interval_s: _Seconds = 20.0
     check_at_start: bool = True
+
+    def __repr__(self) -> str:
+        return f"Options(url={self.url!r}, endpoint={self.endpoint!r}, deployment={self.deployment!r}, ...)"
 
 
 class _Seat:

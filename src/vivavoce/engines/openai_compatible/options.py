@@ -84,6 +84,11 @@ class ConnectionOptions(msgspec.Struct, frozen=True, kw_only=True, forbid_unknow
             key = {"api-key": self.api_key} if azure else {"authorization": f"Bearer {self.api_key}"}
         return {**key, **self.headers}
 
+    def quotes(self, text: str) -> bool:
+        """Whether it has a header of ours in it, or the greater part of one: a server may say what it refuses."""
+        sent = [value.removeprefix("Bearer ") for value in self.all_headers().values()]
+        return any((value and value in text) or (text in value and 2 * len(text) > len(value)) for value in sent)
+
 
 def voice_map(voice: str | None, voices: Mapping[str, str]) -> dict[str, str]:
     """Protocol voice -> the server's. ``voice`` is for all that ``voices`` does not name; None: they keep their

@@ -412,6 +412,8 @@ class Upstream:
 
     def _refusal(self, status: int, body: bytes) -> Refusal:
         reason = _reason(body)
+        if self._options.quotes(reason):
+            reason = ""
         code = {408: "engine_timeout", 429: "engine_rate_limited"}.get(
             status, "engine_unavailable" if status >= 500 else "engine_rejected"
         )

@@ -1,0 +1,423 @@
+"""Keys, tokens and passwords are in nothing that the server writes: no log, error, metric, audit, and no settings.
+
+Every secret of this page has the same mark in it, so that one search finds any of them, whole or in pieces.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import copy
+import json
+import os
+import pickle
+import sys
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Final
+
+import msgspec
+import pytest
+import pytest_asyncio
+from aiohttp import ClientSession, WSMsgType, WSServerHandshakeError, web
+from server_fakes import PATIENCE_S
+
+from vivavoce import cli
+from vivavoce.cli_failure import FAILED, WRONG
+from vivavoce.config import Config, EngineSettings, Secret, load_config
+
+PROC: Final = Path("/proc")
+MARK: Final = "qX7vK2mZ9t"
+KEY: Final = f"key-{MARK}-of-the-file"
+OTHER_KEY: Final = f"other-{MARK}-key"
+ENVIRONMENT_KEY: Final = f"env-{MARK}-key"
+ENGINE_KEY: Final = f"engine-{MARK}-key"
+WRONG_KEY: Final = f"wrong-{MARK}-key"
+PASSWORD: Final = f"pass-{MARK}-word"
+EPHEMERAL: Final = f"ek_{MARK}0123456789abcdef"
+SPOKEN: Final = f"my diagnosis is {MARK}"
+
+
+def _part(claims: Mapping[str, object]) -> str:
+    return base64.urlsafe_b64encode(json.dumps(claims).encode()).rstrip(b"=").decode()
+
+
+TOKEN: Final = f"{_part({'alg': 'RS256', 'kid': 'k'})}.{_part({'oid': 'o', 'aud': 'a'})}.{MARK}c2lnbmF0dXJl"
+
+PREVIEW: Final = "/openai/realtime?api-version=2024-10-01-preview&deployment=voice"
+GA: Final = "/openai/v1/realtime?model=voice"
+OPENAI: Final = "/v1/realtime?model=voice"
+ACCOUNTS: Final = "/subscriptions/s/resourceGroups/g/providers/Microsoft.CognitiveServices/accounts"
+PATHS: Final = (PREVIEW, GA, OPENAI)
+
+
+@dataclass
+class Said:
+    """All that a server told anybody."""
+
+    answers: list[str] = field(default_factory=list)
+    out: bytes = b""
+    err: bytes = b""
+
+    def add(self, *parts: object) -> None:
+        self.answers += [str(part) for part in parts]
+
+    @property
+    def everything(self) -> str:
+        return "\n".join([*self.answers, self.out.decode(), self.err.decode()])
+
+
+@asynccontextmanager
+async def served(config: Path, said: Said, *options: str) -> AsyncIterator[str]:
+    """A server in a process of its own that logs all it can; the URL of it."""
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-X", "dev", "-m", "vivavoce", "serve", "--port", "0", "--config", str(config), *options),
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.PIPE,
+        env={**os.environ, "ENGINE_KEY": ENGINE_KEY, "PYTHONASYNCIODEBUG": "1"},
+    )
+    assert process.stdout is not None
+    try:
+        async with asyncio.timeout(PATIENCE_S):
+            said.out = await process.stdout.readline()
+        assert said.out.startswith(b"vivavoce is ready: ws://"), (said.out, await process.communicate())
+        yield said.out.decode().split()[3].partition("/openai")[0].replace("ws://", "http://")
+        process.terminate()
+        async with asyncio.timeout(PATIENCE_S):
+            out, said.err = await process.communicate()
+        said.out += out
+        assert process.returncode == 0
+    finally:
+        if process.returncode is None:
+            process.kill()
+            await process.communicate()
+
+
+@pytest_asyncio.fixture
+async def upstream() -> AsyncIterator[int]:
+    """The port of somebody who refuses every key, and quotes it, as OpenAI does."""
+
+    async def refuse(request: web.Request) -> web.Response:
+        key = request.headers.get("Authorization", "none").removeprefix("Bearer ")
+        message = f"Incorrect API key provided: {key}. Its request had {request.headers.get('x-more')}."
+        headers = {"x-key": key, "Set-Cookie": f"session={PASSWORD}"}
+        return web.json_response(
+            {"error": {"message": message, "code": key, "type": key}}, status=401, headers=headers
+        )
+
+    app = web.Application()
+    app.router.add_route("*", "/{path:.*}", refuse)
+    runner = web.AppRunner(app)
+    await runner.setup()
+    await web.TCPSite(runner, "127.0.0.1", 0).start()
+    yield runner.addresses[0][1]
+    await runner.cleanup()
+
+
+@pytest.fixture
+def config(tmp_path: Path, upstream: int) -> Path:
+    path = tmp_path / "vivavoce.toml"
+    path.write_text(
+        f"""
+        [server]
+        log_level = "debug"
+
+        [resource]
+        keys = ["{KEY}", "{OTHER_KEY}"]
+
+        [audit]
+        path = "audit.jsonl"
+
+        [[deployment]]
+        name = "voice"
+        language_model = "far"
+        instructions = "{SPOKEN}"
+
+        [engine.far]
+        kind = "language_model"
+        type = "openai_compatible"
+        base_url = "http://127.0.0.1:{upstream}/v1"
+        model = "m"
+        api_key_env = "ENGINE_KEY"
+        headers = {{ x-more = "{PASSWORD}" }}
+        max_retries = 0
+        check = "warn"
+        """,
+        encoding="utf-8",
+    )
+    return path
+
+
+KNOCKS: Final[list[dict[str, Any]]] = [
+    {"headers": {"api-key": WRONG_KEY}},
+    {"headers": {"Authorization": f"Bearer {WRONG_KEY}"}},
+    {"headers": {"Authorization": f"Bearer {TOKEN}"}},
+    {"headers": {"Authorization": f"Bearer {TOKEN}.more.parts"}},
+    {"headers": {"Authorization": f"Bearer {EPHEMERAL}"}},
+    {"headers": {"Authorization": f"Basic {PASSWORD}"}},
+    {"headers": {"api-key": EPHEMERAL, "Cookie": f"session={PASSWORD}"}},
+    {"headers": {"x-ms-client-request-id": "mine", "x-my-token": PASSWORD, "api-key": WRONG_KEY}},
+    {"params": {"api-key": WRONG_KEY}},
+    {"params": {"authorization": f"Bearer {TOKEN}"}},
+    {"params": {"access_token": TOKEN}},
+    {"protocols": ["realtime", f"openai-insecure-api-key.{WRONG_KEY}"]},
+    {"protocols": ["realtime", f"openai-insecure-api-key.{EPHEMERAL}", "openai-beta.realtime-v1"]},
+]
+"""Ways to be refused with a secret in one's hand."""
+
+ENTRANCES: Final[list[dict[str, Any]]] = [
+    {"headers": {"api-key": KEY}},
+    {"headers": {"Authorization": f"Bearer {OTHER_KEY}"}},
+    {"headers": {"api-key": WRONG_KEY, "Authorization": f"Bearer {KEY}"}},
+    {"params": {"api-key": KEY}},
+    {"protocols": ["realtime", f"openai-insecure-api-key.{KEY}"]},
+]
+
+REQUESTS: Final[list[tuple[str, str]]] = [
+    ("GET", f"/openai/realtime?api-key={WRONG_KEY}"),
+    ("POST", "/v1/realtime/client_secrets"),
+    ("POST", "/openai/v1/realtime/client_secrets"),
+    ("POST", "/openai/realtimeapi/sessions?api-version=2025-04-01-preview"),
+    ("GET", f"/metrics?token={TOKEN}"),
+    ("GET", f"/readyz?key={WRONG_KEY}"),
+    ("GET", f"/nowhere?sig={PASSWORD}"),
+    ("GET", f"{ACCOUNTS}?api-version=2024-10-01"),
+    ("PUT", f"{ACCOUNTS}/vivavoce/deployments/d?api-version=2024-10-01"),
+    ("POST", f"{ACCOUNTS}/vivavoce/listKeys?api-version=2024-10-01"),
+]
+
+
+def command_lines() -> list[bytes]:
+    """Of all processes, where the system tells."""
+    found = []
+    for file in PROC.glob("[0-9]*/cmdline"):
+        with suppress(OSError):
+            found.append(file.read_bytes())
+    return found
+
+
+async def knock(client: ClientSession, path: str, said: Said, **how: Any) -> bool:
+    """Whether a session came of it."""
+    query = dict(how.pop("params", {}))
+    try:
+        async with client.ws_connect(path, params=query or None, **how) as socket:
+            said.add(socket._response.headers)
+            message = await socket.receive(PATIENCE_S)
+            said.add(message.data)
+            return message.type is WSMsgType.TEXT and json.loads(message.data)["type"] == "session.created"
+    except WSServerHandshakeError as refused:
+        said.add(refused.message, refused.headers)
+        return False
+
+
+async def spoken(client: ClientSession, path: str, said: Said) -> None:
+    """A session that says something, and hears that the model refuses it."""
+    async with client.ws_connect(path, headers={"api-key": KEY}) as socket:
+        await socket.send_json(
+            {
+                "type": "conversation.item.create",
+                "item": {"type": "message", "role": "user", "content": [{"type": "input_text", "text": SPOKEN}]},
+            }
+        )
+        await socket.send_json({"type": "response.create", "response": {"instructions": SPOKEN}})
+        async with asyncio.timeout(PATIENCE_S):
+            while (event := await socket.receive_json())["type"] != "response.done":
+                pass
+        said.add(event["response"]["status_details"])
+        assert event["response"]["status"] == "failed"
+        await socket.send_str(f'{{"type": "{PASSWORD}"')
+        assert (await socket.receive_json())["type"] == "error"
+
+
+async def garbage(url: str, said: Said) -> None:
+    """Requests that HTTP refuses, with a key in the line at fault."""
+    host, port = url.removeprefix("http://").split(":")
+    for request in (
+        f"GET {PREVIEW} HTTP/1.1\r\nHost: x\r\napi-key {KEY}\r\n\r\n",
+        f"GET /{'x' * 9000}?api-key={KEY} HTTP/1.1\r\nHost: x\r\n\r\n",
+        f"{KEY}\r\n\r\n",
+    ):
+        reader, writer = await asyncio.open_connection(host, int(port))
+        writer.write(request.encode())
+        async with asyncio.timeout(PATIENCE_S):
+            # What follows may quote the line at fault to whoever sent it.
+            assert b" 400 " in await reader.readline()
+        writer.close()
+        await writer.wait_closed()
+
+
+async def test_a_server_writes_no_secret_down(config: Path) -> None:
+    said = Said()
+    async with served(config, said) as url, ClientSession(url) as client:
+        for path in PATHS:
+            for how in KNOCKS:
+                assert not await knock(client, path, said, **how), (path, how)
+            for how in ENTRANCES:
+                assert await knock(client, path, said, **how), (path, how)
+        for path in PATHS[:2]:
+            await spoken(client, path, said)
+        headers = {
+            "Authorization": f"Bearer {TOKEN}",
+            "x-ms-authorization-auxiliary": f"Bearer {TOKEN}",
+            "api-key": WRONG_KEY,
+        }
+        for method, path in REQUESTS:
+            async with client.request(method, path, headers=headers, data=f'{{"properties": "{PASSWORD}') as answer:
+                said.add(answer.headers, await answer.text())
+        await garbage(url, said)
+        for path in ("/metrics", "/readyz", "/healthz"):
+            async with client.get(path) as answer:
+                assert answer.status == 200
+                said.add(await answer.text())
+    audit = (config.parent / "audit.jsonl").read_text(encoding="ascii")
+    assert '"outcome":"refused"' in audit
+    assert "DEBUG" in said.err.decode()
+    # What a session shows of its own instructions is its client's.
+    told = said.everything.replace(SPOKEN, "") if SPOKEN not in said.err.decode() else said.everything
+    assert not [line for line in (told + audit).splitlines() if MARK in line]
+    assert b"Traceback" not in said.err
+
+
+async def test_a_key_of_the_environment_is_in_nothing_either(config: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("VIVAVOCE_API_KEY", ENVIRONMENT_KEY)
+    said = Said()
+    async with served(config, said, "--workers", "1") as url, ClientSession(url) as client:
+        assert not await knock(client, OPENAI, said, headers={"Authorization": f"Bearer {KEY}"})
+        assert await knock(client, OPENAI, said, headers={"Authorization": f"Bearer {ENVIRONMENT_KEY}"})
+        commands = [line for line in command_lines() if str(config).encode() in line]
+        assert commands or not PROC.exists()
+        assert not any(MARK.encode() in line for line in commands)
+    assert MARK not in said.everything.replace(SPOKEN, "")
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        '{RELAY}url = "ws://me:{PASSWORD}@127.0.0.1:{port}/v1/realtime"',
+        '{RELAY}url = "ws://127.0.0.1:{port}/v1/realtime?token={PASSWORD}"\napi_key = "{ENGINE_KEY}"',
+        '{RELAY}url = "ws://127.0.0.1:{port}/v1"\ntoken_command = ["sh", "-c", "echo {PASSWORD} >&2; exit 1"]',
+        '{RELAY}url = "ws://127.0.0.1:{port}/v1"\ntoken_command = ["{PASSWORD}"]',
+        '{HTTP}base_url = "http://127.0.0.1:{port}/v1"\nmodel = "m"\napi_key = "{ENGINE_KEY}"\ncheck = "fail"',
+    ],
+)
+async def test_a_server_that_cannot_start_says_no_secret(text: str, tmp_path: Path, upstream: int) -> None:
+    config = tmp_path / "vivavoce.toml"
+    names = {name: globals()[name] for name in ("RELAY", "HTTP", "PASSWORD", "ENGINE_KEY")}
+    config.write_text(text.format(port=upstream, **names), encoding="utf-8")
+    command = (sys.executable, "-m", "vivavoce", "serve", "--port", "0", "--config", str(config))
+    process = await asyncio.create_subprocess_exec(
+        *command, "--log-level", "debug", stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.STDOUT
+    )
+    async with asyncio.timeout(PATIENCE_S):
+        told, _ = await process.communicate()
+    assert process.returncode == FAILED, told
+    assert MARK.encode() not in told
+    assert b"Traceback" not in told
+
+
+# ------------------------------------------------------------------------------------------------------- settings
+
+
+@pytest.fixture
+def settings(config: Path) -> Config:
+    return load_config(config, environ={"ENGINE_KEY": ENGINE_KEY, "VIVAVOCE_API_KEY": ""})
+
+
+def test_settings_show_no_secret(settings: Config) -> None:
+    shown = [
+        repr(settings),
+        str(settings),
+        f"{settings}",
+        repr(settings.engines),
+        repr(settings.resource),
+        str(msgspec.structs.asdict(settings)),
+        repr(copy.deepcopy(settings.engines)),
+    ]
+    assert not [text for text in shown if MARK in text.replace(SPOKEN, "")]
+
+
+@pytest.mark.parametrize("part", ["resource", "engines"])
+def test_settings_cannot_be_serialised(settings: Config, part: str) -> None:
+    value = getattr(settings, part)
+    for write in (pickle.dumps, json.dumps, msgspec.json.encode, msgspec.msgpack.encode, msgspec.to_builtins):
+        with pytest.raises(TypeError):
+            write(value)
+
+
+def test_a_secret_gives_itself_away_on_demand_alone() -> None:
+    secret = Secret(KEY)
+    assert secret.reveal() == KEY
+    assert copy.copy(secret) is copy.deepcopy(secret) is secret
+    assert not any(MARK in text for text in (repr(secret), str(secret), f"{secret}", f"{[secret]}", "%s" % secret))  # noqa: UP031
+    with pytest.raises(TypeError):
+        pickle.dumps(secret)
+    with pytest.raises(TypeError):
+        vars(secret)
+
+
+def test_options_of_engines_are_what_they_were(settings: Config) -> None:
+    options = settings.engines["far"].options
+    assert options["api_key"] == ENGINE_KEY
+    assert dict(options)["headers"] == {"x-more": PASSWORD}
+    assert options == dict(options)
+    assert EngineSettings(kind="vad", type="x", options=options).options == options
+
+
+# ---------------------------------------------------------------------------------------------- broken settings
+
+FAR: Final = '[[deployment]]\nname = "d"\nlanguage_model = "far"\n[engine.far]\nkind = "language_model"\n'
+HTTP: Final = f'{FAR}type = "openai_compatible"\n'
+RELAY: Final = f'{FAR.replace("language_model", "speech_model")}type = "upstream_realtime"\n'
+
+BROKEN: Final = [
+    f'[resource]\nkeys = ["{KEY} with a space"]',
+    f'[resource]\nkeys = "{KEY}"',
+    f'[resource]\nkeys = [["{KEY}"]]',
+    f'[resource]\nkeys = ["{KEY}"\nname = 1',
+    f'[resource]\nkey = "{KEY}"',
+    f'[resource]\nkeys = ["{KEY}", 1]',
+    f'[[account]]\nname = "a"\nkeys = ["{KEY}", "{KEY}\\n"]',
+    f'[[account]]\nname = "a"\nkeys = ["{KEY}"]\n[[account]]\nname = "b"\nkeys = ["{KEY}"]',
+    f'{HTTP}api_key = "{ENGINE_KEY}"',
+    f'{HTTP}api_key_env = "{ENGINE_KEY}"',
+    f'{HTTP}api_key_env = "NOT_SET"\nheaders = {{ x = "{PASSWORD}" }}',
+    f'{FAR}type = "nobody"\napi_key = "{ENGINE_KEY}"',
+    f'[engine.far]\nkind = "x"\ntype = "openai_compatible"\napi_key = "{ENGINE_KEY}"',
+    f'{HTTP}base_url = "https://me:{PASSWORD}@example.org/v1"\nmodel = "m"',
+    f'{HTTP}base_url = "https://example.org/v1?key={PASSWORD}"\nmodel = "m"',
+    f'{HTTP}base_url = "https://example.org/v1"\nmodel = "m"\nproxy = "socks://me:{PASSWORD}@x"',
+    f'{HTTP}base_url = "https://example.org/v1"\nmodel = "m"\napi_key = "{ENGINE_KEY} {PASSWORD}"',
+    f'{HTTP}base_url = "https://example.org/v1"\nmodel = 1\napi_key = "{ENGINE_KEY}"',
+    f'{HTTP}base_url = "https://example.org/v1"\nmodel = "m"\napi_key = 1\nheaders = ["{PASSWORD}"]',
+    f'{RELAY}url = "http://[{PASSWORD}"',
+    f'{RELAY}token_command = "{PASSWORD}"',
+    f'[store]\nurl = "postgresql+psycopg://me:{PASSWORD}@127.0.0.1:1/x?{PASSWORD}"\nsecret = "short-{MARK}"',
+    f'[store]\nurl = "not-a-url {PASSWORD}"\nsecret = 1',
+    f'[store]\nurl_env = "{PASSWORD}"',
+]
+
+
+@pytest.mark.parametrize("text", BROKEN)
+def test_what_is_said_of_a_broken_configuration(
+    text: str, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("VIVAVOCE_API_KEY", raising=False)
+    file = tmp_path / "broken.toml"
+    file.write_text(text, encoding="utf-8")
+    assert cli.main(["check-config", str(file)]) == WRONG
+    told = capsys.readouterr()
+    assert told.err.startswith("vivavoce: ")
+    assert told.err.count("\n") == 1
+    assert MARK not in told.out + told.err
+
+
+def test_a_configuration_that_is_right_is_checked_without_showing_a_secret(
+    config: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("ENGINE_KEY", ENGINE_KEY)
+    assert cli.main(["check-config", str(config)]) == 0
+    told = capsys.readouterr()
+    assert "2 keys" in told.out
+    assert MARK not in told.out + told.err
