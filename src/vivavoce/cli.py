@@ -34,7 +34,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from vivavoce import __version__, cli_models, cli_resource
+from vivavoce import __version__, cli_identity, cli_models, cli_resource
 from vivavoce.cli_failure import FAILED, WRONG, Failure
 from vivavoce.config import (
     API_KEY_VARIABLE,
@@ -75,6 +75,7 @@ app = typer.Typer(
 )
 
 app.command()(cli_models.models)
+app.command()(cli_identity.token)
 app.add_typer(cli_resource.deployment_app, name="deployment")
 app.add_typer(cli_resource.account_app, name="account")
 app.add_typer(cli_resource.key_app, name="key")
@@ -170,7 +171,7 @@ def serve(
 
     settings = load()
     _log_to_stderr(settings.server.log_level)
-    settings, made = _with_key(settings)
+    settings, made = (settings, None) if settings.identity.takes_tokens else _with_key(settings)
     if settings.server.workers > 1:
         raise typer.Exit(_serve_with_workers(settings, made, load))
     raise typer.Exit(_run(lambda: _serve(settings, made)))
@@ -582,11 +583,13 @@ def check_config(file: Annotated[Path, typer.Argument(metavar="FILE", help="Conf
     from vivavoce.engines.registry import Registry
     from vivavoce.gateway.deployments import Deployment, build_engines
     from vivavoce.gateway.limits import catalogue_of
+    from vivavoce.gateway.store.declared import Declared
     from vivavoce.server import tokenizer
     from vivavoce.server.tls import server_context
 
     config = load_config(file, environ=os.environ)
     catalogue_of(config)
+    Declared(config)
     build_engines(config, Registry.installed())
     server_context(config.server)
     tokenizer.load(config.server.tokenizer)

@@ -135,6 +135,7 @@ subscription, a resource group, an account or a deployment, and holds there and 
 no role: it may do every data action of its account, and no management.
 
 Declare assignments in [the configuration](configuration.md), or make them through the management API.
+[Use Entra tokens](../how-to/use-entra-tokens.md) shows both ends.
 
 ## Who may do what
 

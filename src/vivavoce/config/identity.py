@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import ipaddress
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Annotated, Any, Final, Literal, TypeAlias
 from urllib.parse import urlsplit
 
@@ -16,9 +16,11 @@ from vivavoce.config.values import ConfigError
 
 DATA_AUDIENCES: Final = ("https://cognitiveservices.azure.com", "https://ai.azure.com")
 MANAGEMENT_AUDIENCES: Final = ("https://management.azure.com", "https://management.core.windows.net")
+NO_GUID: Final = "00000000-0000-0000-0000-000000000000"
 DEVELOPMENT_URL: Final = "http://localhost:8089"
 
-Algorithm: TypeAlias = Literal["RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384", "ES512"]
+ALGORITHMS: Final = ("RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384", "ES512")
+"""Those with public keys: with a shared secret whoever can verify a token can make one."""
 PrincipalType: TypeAlias = Literal["User", "Group", "ServicePrincipal"]
 _Text: TypeAlias = Annotated[str, msgspec.Meta(min_length=1)]
 
@@ -54,7 +56,7 @@ class EntraSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     """``[entra]``: take tokens of Microsoft Entra."""
 
     tenants: tuple[_Text, ...] = ()
-    """Whose tokens count. Empty: those of the declared accounts."""
+    """Whose tokens count, in lower case. The file may leave it to the declared accounts to say."""
     authority: _Text = "https://login.microsoftonline.com"
     """Of the cloud: where tenants publish their keys, and the start of ``iss`` of their v2.0 tokens."""
     audience: tuple[_Text, ...] = DATA_AUDIENCES
@@ -73,7 +75,7 @@ class IssuerSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
     """Empty: its tokens do not manage."""
     jwks_uri: _Text | None = None
     """Where its keys are; None asks ``ISSUER/.well-known/openid-configuration``."""
-    algorithms: tuple[Algorithm, ...] = ("RS256",)
+    algorithms: tuple[str, ...] = ("RS256",)
     subject_claim: _Text = "sub"
     groups_claim: _Text = "groups"
 
@@ -108,12 +110,17 @@ class Identity(msgspec.Struct, frozen=True, kw_only=True):
     development: DevelopmentIssuerSettings = DevelopmentIssuerSettings()
     role_assignments: tuple[RoleAssignmentSettings, ...] = ()
 
+    @property
+    def takes_tokens(self) -> bool:
+        """Keys are not the only way in."""
+        return self.entra is not None or bool(self.issuers) or self.development.enabled
+
 
 TABLES: Final = ("identity", "entra", "issuer", "development_issuer", "role_assignment")
 
 
-def read_identity(table: Mapping[str, Any]) -> Identity:
-    """Raises :class:`ConfigError`."""
+def read_identity(table: Mapping[str, Any], tenants: Iterable[str]) -> Identity:
+    """``tenants``: of the accounts that are declared. Raises :class:`ConfigError`."""
     settings = convert(table_of(table, "identity"), IdentitySettings, "identity")
     for index, network in enumerate(settings.trusted_proxies):
         try:
@@ -122,20 +129,27 @@ def read_identity(table: Mapping[str, Any]) -> Identity:
             raise ConfigError(f"identity.trusted_proxies[{index}]", str(error)) from None
     return Identity(
         settings=settings,
-        entra=_entra(table_of(table, "entra")) if "entra" in table else None,
+        entra=_entra(table_of(table, "entra"), tenants) if "entra" in table else None,
         issuers=_issuers(table),
         development=_development(table_of(table, "development_issuer")),
         role_assignments=_role_assignments(table),
     )
 
 
-def _entra(table: Mapping[str, Any]) -> EntraSettings:
+def _entra(table: Mapping[str, Any], tenants: Iterable[str]) -> EntraSettings:
     entra = convert(table, EntraSettings, "entra")
     _check_url(entra.authority, "entra.authority")
     for index, tenant in enumerate(entra.tenants):
         if _TENANT.fullmatch(tenant) is None:
             raise ConfigError(f"entra.tenants[{index}]", f"{tenant!r} is no id of a tenant")
-    return msgspec.structs.replace(entra, authority=entra.authority.rstrip("/"))
+    counting = entra.tenants or tuple(tenant for tenant in tenants if tenant != NO_GUID)
+    if not counting:
+        raise ConfigError("entra.tenants", "name one: no account that is declared has a tenant")
+    return msgspec.structs.replace(
+        entra,
+        authority=entra.authority.rstrip("/"),
+        tenants=tuple(sorted({tenant.lower() for tenant in counting})),
+    )
 
 
 def _issuers(table: Mapping[str, Any]) -> tuple[IssuerSettings, ...]:
@@ -156,6 +170,11 @@ def _issuers(table: Mapping[str, Any]) -> tuple[IssuerSettings, ...]:
             raise ConfigError(f"{path}.audience", "name at least one")
         if not issuer.algorithms:
             raise ConfigError(f"{path}.algorithms", "name at least one")
+        for at, algorithm in enumerate(issuer.algorithms):
+            if algorithm not in ALGORITHMS:
+                raise ConfigError(
+                    f"{path}.algorithms[{at}]", f"{algorithm!r} is not one of {', '.join(ALGORITHMS)}"
+                )
         _check_url(issuer.issuer, f"{path}.issuer")
         if issuer.jwks_uri is not None:
             _check_url(issuer.jwks_uri, f"{path}.jwks_uri")

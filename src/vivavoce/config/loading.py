@@ -55,7 +55,7 @@ def load_config(path: Path | None, *, environ: Mapping[str, str], overrides: Ove
         ),
         resource=resource,
         more_accounts=accounts,
-        identity=read_identity(table),
+        identity=read_identity(table, (resource.tenant, *(one.tenant for one in accounts))),
         audit=read_audit(table, base),
         models=models,
         own_models=own_models,

@@ -11,7 +11,7 @@ import msgspec
 
 from vivavoce.config.audit import AuditSettings
 from vivavoce.config.counters import CountersSettings
-from vivavoce.config.identity import Identity
+from vivavoce.config.identity import NO_GUID, Identity
 from vivavoce.config.limits import LimitSettings
 from vivavoce.config.models import ModelsSettings
 from vivavoce.config.values import ConfigError, Count, HiddenValues, Secret, Text
@@ -28,8 +28,6 @@ StandardSku: TypeAlias = Literal["Standard", "GlobalStandard", "DataZoneStandard
 
 MAX_WAITING: Final = 256
 API_KEY_VARIABLE: Final = "VIVAVOCE_API_KEY"
-
-NO_GUID: Final = "00000000-0000-0000-0000-000000000000"
 
 SPEECH_MODEL_STANDS_FOR: Final[tuple[EngineKind, ...]] = ("language_model", "synthesizer")
 

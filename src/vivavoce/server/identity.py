@@ -57,9 +57,8 @@ async def open_doorkeeper(
     management: list[Source] = []
     routes: Sequence[web.RouteDef] = ()
     async with AsyncExitStack() as stack:
-        table = _first_table(config)
-        if table is not None:
-            issuers = await stack.enter_async_context(_token_issuers(config, table))
+        if config.identity.takes_tokens:
+            issuers = await stack.enter_async_context(_token_issuers(config))
             data.append(issuers.tokens("data"))
             management.append(issuers.tokens("management"))
             routes = issuers.routes
@@ -71,22 +70,13 @@ async def open_doorkeeper(
         )
 
 
-def _first_table(config: Config) -> str | None:
-    """The table that wants tokens to be taken; None where none does."""
-    identity = config.identity
-    if identity.entra is not None:
-        return "entra"
-    if identity.issuers:
-        return "issuer[0]"
-    return "development_issuer" if identity.development.enabled else None
-
-
-def _token_issuers(config: Config, table: str) -> AbstractAsyncContextManager[TokenIssuers]:
+def _token_issuers(config: Config) -> AbstractAsyncContextManager[TokenIssuers]:
     try:
         from vivavoce.server.token_issuers import open_issuers
     except ModuleNotFoundError as error:
         if error.name not in ("jwt", "cryptography"):
             raise
-        problem = "needs the extra: pip install 'vivavoce[resource]'"
-        raise ConfigError(table, problem) from None
+        raise ConfigError(
+            "entra, issuer, development_issuer", "tokens need the extra: pip install 'vivavoce[resource]'"
+        ) from None
     return open_issuers(config)

@@ -26,7 +26,6 @@ log = logging.getLogger(__name__)
 
 _PUBLISHED_S: Final = 60
 """Seconds that the development issuer lets others keep its keys."""
-_NO_TENANT: Final = "00000000-0000-0000-0000-000000000000"
 
 
 class TokenIssuers:
@@ -40,19 +39,15 @@ class TokenIssuers:
         self._audiences = _audiences(config.identity.entra or EntraSettings())
         self.routes: list[web.RouteDef] = []
         if config.identity.entra is not None:
-            self._add_entra(config, config.identity.entra, key_set, fetch)
+            self._add_entra(config.identity.entra, key_set, fetch)
         for settings in config.identity.issuers:
             load = fetch.keys_of(settings.issuer) if settings.jwks_uri is None else fetch.keys_at(settings.jwks_uri)
             self._known[settings.issuer] = _issuer(settings, key_set(settings.name, load))
 
     def _add_entra(
-        self, config: Config, settings: EntraSettings, key_set: Callable[[str, Load], KeySet], fetch: IssuerFetch
+        self, settings: EntraSettings, key_set: Callable[[str, Load], KeySet], fetch: IssuerFetch
     ) -> None:
-        own = [one.tenant for one in config.accounts if one.tenant != _NO_TENANT]
-        tenants = {tenant.lower() for tenant in settings.tenants or own}
-        if not tenants:
-            raise ConfigError("entra.tenants", "name one: no account that is declared has a tenant")
-        for tenant in sorted(tenants):
+        for tenant in settings.tenants:
             keys = key_set(f"tenant {tenant}", fetch.keys_at(f"{settings.authority}/{tenant}/discovery/v2.0/keys"))
             issuer = Issuer(name="entra", keys=keys, audiences=self._audiences, tenant=tenant)
             self._known[f"https://sts.windows.net/{tenant}/"] = issuer
