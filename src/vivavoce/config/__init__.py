@@ -15,6 +15,7 @@ Laws
 from vivavoce.config.audit import AuditSettings
 from vivavoce.config.counters import CountersSettings
 from vivavoce.config.data import kept_secret, open_data_folder, private_file
+from vivavoce.config.identity import NO_GUID
 from vivavoce.config.limits import LimitSettings
 from vivavoce.config.loading import environment_key, load_config
 from vivavoce.config.models import LifecyclePolicy, ModelsSettings
@@ -23,7 +24,6 @@ from vivavoce.config.tables import (
     DEFAULT_INSTRUCTIONS,
     ENGINE_KINDS,
     MAX_WAITING,
-    NO_GUID,
     AccountSettings,
     Config,
     DeploymentSettings,
