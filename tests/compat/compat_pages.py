@@ -11,7 +11,7 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any, Final
 
-from error_cases import ErrorCase, error_cases
+from error_cases import KINDS, ErrorCase, error_cases
 from ga_coverage import GA_TABLE, measure_ga
 from preview_coverage import Coverage, Row, measure
 from preview_table import ORDER, Direction, Shape, load_table
@@ -192,7 +192,7 @@ def _link(name: str) -> str:
 
 def errors_page() -> str:
     cases = error_cases()
-    of = {kind: [case for case in cases if case.kind == kind] for kind in ("event", "failure", "http", "close")}
+    of = {kind: [case for case in cases if case.kind == kind] for kind in KINDS}
     say = TEXTS["text"]
     sections = [
         say["errors"],
@@ -200,6 +200,7 @@ def errors_page() -> str:
         say["failures"] + _table(_FAILURE_HEAD, map(_failure_line, of["failure"])),
         say["refused_before"] + _table(_HTTP_HEAD, map(_request_line, of["http"])),
         say["refused_after"] + _table(_CLOSE_HEAD, map(_request_line, of["close"])),
+        say["refused_rest"] + _table(_REST_HEAD, map(_rest_line, of["rest"])),
     ]
     return "\n".join(sections)
 
@@ -208,6 +209,7 @@ _EVENT_HEAD: Final = ["code", "when", "for example", "message", "param"]
 _FAILURE_HEAD: Final = ["code", "type", "when", "event", "message"]
 _HTTP_HEAD: Final = ["status", "code", "when", "for example", "message"]
 _CLOSE_HEAD: Final = ["close", "code", "when", "for example", "message"]
+_REST_HEAD: Final = ["status", "code", "when", "for example", "message", "param"]
 
 
 def _event_line(case: ErrorCase) -> list[str]:
@@ -226,7 +228,13 @@ def _failure_line(case: ErrorCase) -> list[str]:
 
 def _request_line(case: ErrorCase) -> list[str]:
     tokens = ("token", "expired_token", "foreign_token", "unverifiable_token")
-    paths = {"name": "NAME", "key": "KEY", **dict.fromkeys(tokens, "TOKEN")}
+    paths = {
+        "name": "NAME",
+        "key": "KEY",
+        "other": "second",
+        "ga_secret": "SECRET",
+        **dict.fromkeys(tokens, "TOKEN"),
+    }
     path = case.path.format(
         azure="/openai/realtime?api-version=2024-10-01-preview&deployment=NAME",
         openai="/v1/realtime?model=NAME",
@@ -237,6 +245,15 @@ def _request_line(case: ErrorCase) -> list[str]:
     heads = [f"`{name}: {value}`" for name, value in own.items() if name not in extra]
     heads += [f"and {len(extra)} of your own"] if extra else []
     return [str(case.status), _code(case.code), case.when, f"`{path}`<br>{', '.join(heads)}", _message(case)]
+
+
+def _rest_line(case: ErrorCase) -> list[str]:
+    body = {"LARGE": "", "{{": ""}.get(case.body, case.body.format())
+    sent = f"`{case.method} {case.path}`" + (f"<br>`{body}`" if body else "")
+    code = _code(case.code)
+    if case.type != "invalid_request_error":
+        code += f", type `{case.type}`"
+    return [str(case.status), code, case.when, sent, _message(case), f"`{case.param}`" if case.param else "null"]
 
 
 def _code(code: str | None) -> str:

@@ -12,8 +12,8 @@ from typing import Any, Final, Literal, TypeAlias
 
 CASES: Final = Path(__file__).with_name("errors.toml")
 
-Kind: TypeAlias = Literal["event", "failure", "http", "close"]
-KINDS: Final[tuple[Kind, ...]] = ("event", "failure", "http", "close")
+Kind: TypeAlias = Literal["event", "failure", "http", "close", "rest"]
+KINDS: Final[tuple[Kind, ...]] = ("event", "failure", "http", "close", "rest")
 _LEVELS: Final = 101
 
 
@@ -48,6 +48,11 @@ class ErrorCase:
     """The server holds as many sessions as it may."""
     guesses: int = 0
     """How often the client has offered a wrong key before."""
+    method: str = "POST"
+    """Of a request for a client secret."""
+    body: str = ""
+    state: Literal["", "full", "away", "slow", "changed"] = ""
+    """Of what client secrets need: as many as may be, out of reach; a body that does not end; another server."""
     status: int = 0
     """HTTP status, or close code."""
 

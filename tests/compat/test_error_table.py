@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import inspect
 from collections.abc import AsyncIterator, Mapping
 from contextlib import AsyncExitStack
@@ -10,14 +11,18 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, get_type_hints
 
+import msgspec
 import pytest
 import pytest_asyncio
 from aiohttp import ClientSession, WSMsgType
 from dev_tokens import GROUP, STRANGER, dev_token, token_of_an_unreachable_issuer, with_tokens
 from error_cases import ErrorCase, error_cases
-from server_fakes import AZURE, KEY, NAME, OPENAI, Fakes, Wire, config, serving, session
+from server_fakes import AZURE, KEY, NAME, OPENAI, Fakes, Wire, config, impatient, serving, session
 
 from vivavoce.engines.registry import Registry
+from vivavoce.gateway.client_secrets import MAX_BODY_BYTES
+from vivavoce.gateway.shared.base import Unavailable
+from vivavoce.gateway.shared.memory import MemoryState
 from vivavoce.server.app import Server
 from vivavoce.testing.pure_runner import run_pure
 from vivavoce.testing.script import parse
@@ -27,13 +32,17 @@ from vivavoce.wire import errors
 EVENTS = [case for case in error_cases() if case.kind in ("event", "failure")]
 HTTP = [case for case in error_cases() if case.kind == "http"]
 CLOSE = [case for case in error_cases() if case.kind == "close"]
+REST = [case for case in error_cases() if case.kind == "rest"]
 _ERRORS = (
     errors.ClientFault,
     errors.ErrorBody,
     errors.ServerFault,
     errors.RefusedHandshake,
     errors.RefusedSession,
+    errors.RefusedRequest,
 )
+OTHER = "second"
+NOISE_REDUCTION = {"audio": {"input": {"noise_reduction": {"type": "near_field"}}}}
 
 
 def _name(case: ErrorCase) -> str:
@@ -77,7 +86,10 @@ async def server(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> AsyncIterat
     monkeypatch.setattr(Registry, "installed", Fakes)
     # Whoever has guessed twice waits for half a minute, whatever the machine is at.
     monkeypatch.setattr("vivavoce.server.identity.time", SimpleNamespace(monotonic=lambda: 0.0))
-    async with serving(with_tokens(tmp_path, config(max_sessions=1), failures=2)) as server:
+    one = config(max_sessions=1)
+    other = msgspec.structs.replace(one.deployments[0], name=OTHER)
+    both = msgspec.structs.replace(one, deployments=(*one.deployments, other))
+    async with serving(with_tokens(tmp_path, both, failures=2)) as server:
         yield server
 
 
@@ -91,14 +103,22 @@ def _tokens() -> Mapping[str, str]:
     }
 
 
-def _filled(text: str) -> str:
-    return text.format(azure=AZURE, openai=OPENAI, name=NAME, key=KEY, **_tokens())
+def _filled(text: str, ga_secret: str = "") -> str:
+    own = {"azure": AZURE, "openai": OPENAI, "name": NAME, "key": KEY, "other": OTHER, "ga_secret": ga_secret}
+    return text.format(**own, **_tokens())
 
 
 async def _guess(case: ErrorCase, client: ClientSession) -> None:
     for _ in range(case.guesses):
         async with client.get(AZURE, headers=UPGRADE | {"api-key": "wrong"}) as answer:
             assert answer.status == 401
+
+
+async def _secret(client: ClientSession, settings: dict[str, Any]) -> str:
+    body = {"session": {"type": "realtime", "model": NAME, **settings}}
+    async with client.post("/v1/realtime/client_secrets", json=body, headers={"api-key": KEY}) as answer:
+        value: str = (await answer.json())["value"]
+    return value
 
 
 UPGRADE = {
@@ -126,12 +146,17 @@ async def test_instead_of_the_upgrade(case: ErrorCase, server: Server) -> None:
 
 @pytest.mark.parametrize("case", CLOSE, ids=_name)
 async def test_after_the_upgrade(case: ErrorCase, server: Server) -> None:
-    headers = {name: _filled(value) for name, value in case.headers.items()}
     async with AsyncExitStack() as stack:
         if case.busy:
             await stack.enter_async_context(session(server))
         client = await stack.enter_async_context(ClientSession(f"http://127.0.0.1:{server.port}"))
         await _guess(case, client)
+        secret = ""
+        if "{ga_secret}" in "".join(case.headers.values()):
+            secret = await _secret(client, NOISE_REDUCTION if case.state == "changed" else {})
+        if case.state == "changed":
+            server.endpoint._reduces_noise = False
+        headers = {name: _filled(value, secret) for name, value in case.headers.items()}
         socket = await stack.enter_async_context(client.ws_connect(_filled(case.path), headers=headers))
         assert (await Wire(socket).next())["error"] == {
             "type": case.type,
@@ -143,3 +168,38 @@ async def test_after_the_upgrade(case: ErrorCase, server: Server) -> None:
         close = await socket.receive()
         assert (close.type, close.data) == (WSMsgType.CLOSE, case.status)
         assert close.extra == case.type + (f".{case.code}" if case.code else "")
+
+
+@pytest.mark.parametrize("case", REST, ids=_name)
+async def test_instead_of_a_client_secret(case: ErrorCase, server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    headers = {name: _filled(value) for name, value in case.headers.items()}
+    body = "x" * (MAX_BODY_BYTES + 1) if case.body == "LARGE" else _filled(case.body)
+    if case.state == "full":
+        monkeypatch.setattr(MemoryState, "join", _full)
+    elif case.state == "away":
+        monkeypatch.setattr(MemoryState, "join", _away)
+    elif case.state == "slow":
+        impatient(monkeypatch)
+    async with ClientSession(f"http://127.0.0.1:{server.port}") as client:
+        data: Any = _unended(body) if case.state == "slow" else body
+        async with client.request(case.method, case.path, data=data, headers=headers) as answer:
+            assert answer.status == case.status
+            assert (await answer.json())["error"] == {
+                "type": case.type,
+                "code": case.code,
+                "message": case.message,
+                "param": case.param,
+            }
+
+
+async def _full(*_: object) -> bool:
+    return False
+
+
+async def _away(*_: object) -> bool:
+    raise Unavailable
+
+
+async def _unended(body: str) -> AsyncIterator[bytes]:
+    yield body.encode()
+    await asyncio.Event().wait()

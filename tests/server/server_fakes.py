@@ -12,12 +12,14 @@ from typing import Any, Final
 
 import msgspec
 import numpy as np
-from aiohttp import ClientSession, ClientWebSocketResponse, WSMsgType
+import pytest
+from aiohttp import ClientSession, ClientWebSocketResponse, WSMsgType, web
 
 from vivavoce.config import Config, DeploymentSettings, ResourceSettings, Secret, ServerSettings
 from vivavoce.engines import base
 from vivavoce.engines.registry import Engine, EngineKind, Registry
 from vivavoce.server.app import Server, running
+from vivavoce.server.client_secrets import SecretsEndpoint
 from vivavoce.testing.fakes import PuppetEndOfTurn
 from vivavoce.wire.session_config import VOICES
 
@@ -262,6 +264,20 @@ async def eventually(condition: Callable[[], bool]) -> None:
             if condition():
                 return
             await asyncio.sleep(0.001)
+
+
+def impatient(patch: pytest.MonkeyPatch) -> None:
+    """Who asks for a client secret has no time at all to say for what."""
+    read = SecretsEndpoint._read
+
+    async def at_once(self: SecretsEndpoint, request: web.Request) -> bytes:
+        self._body_timeout_s, before = 0.0, self._body_timeout_s
+        try:
+            return await read(self, request)
+        finally:
+            self._body_timeout_s = before
+
+    patch.setattr(SecretsEndpoint, "_read", at_once)
 
 
 async def no_sessions(server: Server) -> None:

@@ -257,10 +257,9 @@ class Session:
         patch = event.session
         if patch.model is not UNSET and patch.model not in {self._identity.model, *self._identity.model_aliases}:
             raise errors.model_is_fixed("session.model")
-        merged = settings.merge(self.config, patch, self._first_config)
-        if merged.input_audio_noise_reduction is not None and not self._identity.reduces_noise:
-            raise errors.no_noise_reduction("session.input_audio_noise_reduction")
-        settings.check_tool_choice(merged.tool_choice, merged.tools, "session.tool_choice")
+        merged = settings.applied(
+            self.config, patch, self._first_config, reduces_noise=self._identity.reduces_noise
+        )
         self._check_voice(merged.voice, "session.voice")
         listens_anew = not settings.listens_alike(merged, self.config)
         self.config = merged

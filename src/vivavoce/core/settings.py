@@ -16,6 +16,24 @@ def merge(config: sc.SessionConfig, patch: sc.SessionPatch, first: sc.SessionCon
     return structs.replace(config, **changes)
 
 
+def applied(
+    config: sc.SessionConfig, patch: sc.SessionPatch, first: sc.SessionConfig, *, reduces_noise: bool
+) -> sc.SessionConfig:
+    """``config`` as the client wants it; see :func:`merge`. ``reduces_noise``: somebody could do it. Raises
+    ClientFault.
+    """
+    merged = merge(config, patch, first)
+    if merged.input_audio_noise_reduction is not None and not reduces_noise:
+        raise errors.no_noise_reduction("session.input_audio_noise_reduction")
+    check_tool_choice(merged.tool_choice, merged.tools, "session.tool_choice")
+    return merged
+
+
+def begun(first: sc.SessionConfig, patch: sc.SessionPatch, *, reduces_noise: bool) -> sc.SessionConfig:
+    """What a session begins with for which somebody has asked beforehand; see :func:`applied`."""
+    return applied(first, patch, first, reduces_noise=reduces_noise)
+
+
 def check_tool_choice(choice: sc.ToolChoice, tools: tuple[sc.FunctionTool, ...], param: str) -> None:
     """Raises ClientFault when a function is demanded that there is not."""
     if isinstance(choice, sc.NamedFunction) and all(tool.name != choice.name for tool in tools):

@@ -8,8 +8,9 @@
 3. who asks: without a good key or token nobody learns what exists here; a token must be of the account's tenant,
    and its holder have a role that opens what was asked for;
 4. calls, which this version does not join;
-5. ``api-version`` (Azure preview path), then the deployment;
-6. a transcription session: whether the profile has such.
+5. a client secret: whether it is for sessions of this dialect and kind;
+6. ``api-version`` (Azure preview path), then the deployment, which of a client secret is its own;
+7. a transcription session: whether the profile has such.
 
 Azure paths are refused before the upgrade (``RefusedHandshake``); the OpenAI path is upgraded first and then told
 (``RefusedSession``), as their services do (protocol section 1.3). Unknown query parameters are ignored; of a
@@ -25,10 +26,12 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
-from typing import Final, Literal, TypeAlias
+from typing import Final
 
 from vivavoce.gateway.auth import Credential, credentials
+from vivavoce.gateway.client_secrets import Grant
 from vivavoce.gateway.deployments import Catalogue, Deployment
 from vivavoce.gateway.headers import custom_headers, returned_headers
 from vivavoce.gateway.principals import Principal, Unknown
@@ -36,6 +39,7 @@ from vivavoce.gateway.resource import Account, Directory, deployment_id, host_la
 from vivavoce.gateway.roles import REALTIME, allowed
 from vivavoce.wire import errors
 from vivavoce.wire.dialects import profiles
+from vivavoce.wire.dialects.profiles import Dialect
 from vivavoce.wire.session_config import SessionKind
 
 AZURE_PREFIX: Final = "/openai/"
@@ -53,8 +57,6 @@ _BETA_HEADER: Final = "realtime=v1"
 
 UNAVAILABLE_RETRY_S: Final = 5
 """Seconds after which somebody may ask again whose issuer could not be reached."""
-
-Dialect: TypeAlias = Literal["preview", "ga"]
 
 _CLIENT_REQUEST_ID: Final = "x-ms-client-request-id"
 # It is echoed and logged: nothing that could break a header or a log line.
@@ -94,6 +96,8 @@ class Admission:
     """See :func:`returned_headers`."""
     dialect: Dialect = "preview"
     kind: SessionKind = "realtime"
+    grant: Grant | None = None
+    """Of the client secret that opens it, if one does."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,12 +149,19 @@ def admit(located: Located, who: Principal | Unknown, policy: AdmissionPolicy) -
     if isinstance(who, Unknown):
         raise nobody(who, policy.audience, azure=path != OPENAI_PATH)
     dialect = _dialect(request, path)
+    grant = who.grant if isinstance(who.grant, Grant) else None
     kind: SessionKind = "transcription" if request.parameter("intent") == "transcription" else "realtime"
+    name = request.parameter(_NAMED_BY[path])
     if who.is_token:
-        _check_token(located, who, kind, policy)
+        _check_role(located, who, name, kind, policy)
     if path != AZURE_PREVIEW_PATH and request.parameter("call_id"):
         raise _unsupported(path, "Joining a call (call_id) is not supported by this server.")
-    deployment = _DEPLOYMENT_AT[path](request, policy.catalogue, kind)
+    if grant is not None:
+        kind = _granted_kind(grant, dialect, kind, path)
+        name = name or grant.deployment
+    deployment = _DEPLOYMENT_AT[path](request, name, policy.catalogue, kind)
+    if grant is not None and grant.deployment and deployment.name != grant.deployment:
+        raise errors.secret_of_another_model(name) if path == OPENAI_PATH else errors.deployment_not_found()
     profile = _ga_profile(path, deployment) if dialect == "ga" else _profile(request, path, deployment)
     if kind == "transcription" and not profiles.transcribes(profile):
         raise _unsupported(
@@ -165,6 +176,7 @@ def admit(located: Located, who: Principal | Unknown, policy: AdmissionPolicy) -
         kind=kind,
         principal=who,
         returned_headers=tuple(returned_headers(request.headers)) if path == AZURE_PREVIEW_PATH else (),
+        grant=grant,
     )
 
 
@@ -179,7 +191,7 @@ def nobody(who: Unknown, audience: str, *, azure: bool) -> errors.Refused:
     match who.fault:
         case "missing":
             return errors.access_denied() if azure else errors.missing_bearer()
-        case "unknown":
+        case "unknown" | "expired":
             assert who.offered is not None
             return errors.access_denied() if azure else errors.incorrect_api_key(who.offered.value)
         case "token" | "claims":
@@ -193,23 +205,31 @@ def nobody(who: Unknown, audience: str, *, azure: bool) -> errors.Refused:
             )
 
 
-def _check_token(located: Located, who: Principal, kind: SessionKind, policy: AdmissionPolicy) -> None:
-    """Of the account's tenant, and with a role for what it asks for, be it there or not."""
+def _check_role(located: Located, who: Principal, name: str, kind: SessionKind, policy: AdmissionPolicy) -> None:
+    """For what it asks for, be it there or not."""
+    request, path = located.request, located.path
+    with suppress(errors.Refused):
+        name = _DEPLOYMENT_AT[path](request, name, policy.catalogue, kind).name
+    check_token(who, located.account, name, policy, f"GET {path}", azure=path != OPENAI_PATH)
+
+
+def check_token(
+    who: Principal, account: Account | None, name: str, policy: AdmissionPolicy, request: str, *, azure: bool
+) -> None:
+    """Whether it is of the account's tenant, and its holder has a role that opens the deployment, there or not.
+
+    ``account``: None for the first; ``name``: of the deployment, empty for all of the account; ``request``: method
+    and path. Raises ``RefusedHandshake`` (``azure``) or ``RefusedSession``.
+    """
     directory = policy.directory()
-    account = located.account or directory.accounts[0]
-    azure = located.path != OPENAI_PATH
+    account = account or directory.accounts[0]
     if who.tenant is not None and who.tenant != id_key(account.tenant):
         raise errors.wrong_tenant(who.tenant) if azure else errors.invalid_token_session()
-    request = located.request
-    try:
-        name = _DEPLOYMENT_AT[located.path](request, policy.catalogue, kind).name
-    except errors.Refused:
-        name = request.parameter("deployment" if located.path == AZURE_PREVIEW_PATH else "model")
     scope = deployment_id(account.id, name) if name else account.id
     if not allowed(directory, who, REALTIME, scope):
         holder = who.oid or who.id
         if azure:
-            raise errors.permission_denied(holder, REALTIME, f"GET {located.path}")
+            raise errors.permission_denied(holder, REALTIME, request)
         raise errors.insufficient_permissions(holder, REALTIME)
 
 
@@ -217,6 +237,18 @@ def _dialect(request: UpgradeRequest, path: str) -> Dialect:
     if path == AZURE_PREVIEW_PATH or (path == OPENAI_PATH and _asks_for_beta(request)):
         return "preview"
     return "ga"
+
+
+def _granted_kind(grant: Grant, dialect: Dialect, asked: SessionKind, path: str) -> SessionKind:
+    """A secret opens what it was minted for, and who connects with it may leave open which kind that is."""
+    refused: errors.RefusedSession | None = None
+    if grant.dialect != dialect:
+        refused = errors.secret_of_another_dialect(dialect, grant.dialect)
+    elif asked == "transcription" != grant.kind:
+        refused = errors.secret_of_another_kind(asked, grant.kind)
+    if refused is None:
+        return grant.kind
+    raise refused if path == OPENAI_PATH else errors.operation_not_supported(refused.error.message)
 
 
 def _unsupported(path: str, text: str) -> errors.Refused:
@@ -228,32 +260,29 @@ def _asks_for_beta(request: UpgradeRequest) -> bool:
     return _BETA_HEADER in values or BETA_SUBPROTOCOL in request.subprotocols
 
 
-def _of_azure(request: UpgradeRequest, catalogue: Catalogue, kind: SessionKind) -> Deployment:
+def _of_azure(request: UpgradeRequest, name: str, catalogue: Catalogue, kind: SessionKind) -> Deployment:
     if request.parameter("api-version") not in API_VERSIONS:
         raise errors.resource_not_found()
-    name = request.parameter("deployment")
-    deployment = catalogue.by_name(name) if name or kind == "realtime" else _any_that_transcribes(catalogue)
+    deployment = catalogue.by_name(name) if name or kind == "realtime" else any_that_transcribes(catalogue)
     if deployment is None:
         raise errors.deployment_not_found()
     return deployment
 
 
-def _of_azure_ga(request: UpgradeRequest, catalogue: Catalogue, kind: SessionKind) -> Deployment:
-    name = request.parameter("model")
+def _of_azure_ga(request: UpgradeRequest, name: str, catalogue: Catalogue, kind: SessionKind) -> Deployment:
     deployment = catalogue.by_name(name) if name or kind == "realtime" else next(iter(catalogue), None)
     if deployment is None:
         raise errors.deployment_not_found()
     return deployment
 
 
-def _of_openai(request: UpgradeRequest, catalogue: Catalogue, kind: SessionKind) -> Deployment:
-    model = request.parameter("model")
+def _of_openai(request: UpgradeRequest, model: str, catalogue: Catalogue, kind: SessionKind) -> Deployment:
     if not model and kind == "realtime":
         raise errors.missing_model()
     if model:
         deployment = catalogue.by_model(model)
     elif _asks_for_beta(request):
-        deployment = _any_that_transcribes(catalogue)
+        deployment = any_that_transcribes(catalogue)
     else:
         deployment = next(iter(catalogue), None)
     if deployment is None:
@@ -261,6 +290,8 @@ def _of_openai(request: UpgradeRequest, catalogue: Catalogue, kind: SessionKind)
     return deployment
 
 
+_NAMED_BY: Final = {AZURE_PREVIEW_PATH: "deployment", AZURE_GA_PATH: "model", OPENAI_PATH: "model"}
+"""The query parameter."""
 _DEPLOYMENT_AT: Final = {
     AZURE_PREVIEW_PATH: _of_azure,
     AZURE_GA_PATH: _of_azure_ga,
@@ -268,7 +299,7 @@ _DEPLOYMENT_AT: Final = {
 }
 
 
-def _any_that_transcribes(catalogue: Catalogue) -> Deployment | None:
+def any_that_transcribes(catalogue: Catalogue) -> Deployment | None:
     """For a transcription session that names none, as its clients do not: the first."""
     able = (one for one in catalogue if not one.profile or profiles.transcribes(one.profile))
     return next(able, None) or next(iter(catalogue), None)

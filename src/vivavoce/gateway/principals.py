@@ -23,8 +23,9 @@ from vivavoce.gateway.throttle import Throttle
 
 PrincipalKind: TypeAlias = Literal["key", "entra", "oidc", "ephemeral"]
 
-Fault: TypeAlias = Literal["missing", "unknown", "token", "claims", "unavailable", "throttled"]
-"""Nothing was offered; what was offered is no key that we know; a token that no issuer of ours has signed; one that
+Fault: TypeAlias = Literal["missing", "unknown", "expired", "token", "claims", "unavailable", "throttled"]
+"""Nothing was offered; what was offered is no key that we know; a client secret that has
+ended, or never was; a token that no issuer of ours has signed; one that
 was signed, but not for this; whoever could tell cannot be reached; too many failures came from this address."""
 _GUESSES: Final = ("unknown", "token")
 

@@ -22,6 +22,7 @@ from vivavoce.engines.base import Vad
 from vivavoce.engines.registry import Registry
 from vivavoce.gateway.admission import AdmissionPolicy
 from vivavoce.gateway.audit import open_audit
+from vivavoce.gateway.client_secrets import ClientSecrets
 from vivavoce.gateway.deployments import Deployments, Recipe, Substitution, open_deployments
 from vivavoce.gateway.shared.base import SharedState
 from vivavoce.gateway.shared.opening import open_shared_state
@@ -30,6 +31,7 @@ from vivavoce.runtime.bugs import outline
 from vivavoce.runtime.engines import SILENT, Cascaded, Engines, Native
 from vivavoce.runtime.vad_pool import VadPool
 from vivavoce.server import tokenizer
+from vivavoce.server.client_secrets import SecretsEndpoint
 from vivavoce.server.identity import open_doorkeeper
 from vivavoce.server.metrics import CONTENT_TYPE, Metrics
 from vivavoce.server.tls import server_context
@@ -108,7 +110,10 @@ async def assembled(
         audit = stack.enter_context(open_audit(config.audit))
         shared = await stack.enter_async_context(open_shared_state(config.counters, shared))
         store = DeclaredStore(config)
-        doorkeeper = await stack.enter_async_context(open_doorkeeper(config, lambda: store.current))
+        client_secrets = ClientSecrets(shared)
+        doorkeeper = await stack.enter_async_context(
+            open_doorkeeper(config, lambda: store.current, more=[client_secrets])
+        )
         deployments = await stack.enter_async_context(
             open_deployments(
                 config,
@@ -119,16 +124,17 @@ async def assembled(
             )
         )
         engines = await _engines(deployments, stack, metrics)
+        policy = AdmissionPolicy(
+            deployments.catalogue,
+            lambda: store.current,
+            config.server.max_custom_headers,
+            config.resource.subprotocol_keys,
+            audience=(config.identity.entra or EntraSettings()).audience[0],
+        )
         endpoint = RealtimeEndpoint(
             deployments=deployments,
             engines=engines,
-            policy=AdmissionPolicy(
-                deployments.catalogue,
-                lambda: store.current,
-                config.server.max_custom_headers,
-                config.resource.subprotocol_keys,
-                audience=(config.identity.entra or EntraSettings()).audience[0],
-            ),
+            policy=policy,
             doorkeeper=doorkeeper,
             max_sessions=config.server.max_sessions,
             ping_interval_s=config.server.ping_interval_s,
@@ -139,6 +145,14 @@ async def assembled(
             metrics=metrics,
             audit=audit,
         )
+        secrets_endpoint = SecretsEndpoint(
+            client_secrets,
+            policy=policy,
+            doorkeeper=doorkeeper,
+            body_timeout_s=config.server.request_timeout_s,
+            reduces_noise=reduces_noise,
+            metrics=metrics,
+        )
         if metrics is not None:
             metrics.look_at(deployments.engines)
             metrics.also(endpoint.count_events)
@@ -146,7 +160,7 @@ async def assembled(
             looking = asyncio.create_task(metrics.look_regularly(), name="look at metrics")
             stack.callback(looking.cancel)
         runner = web.AppRunner(
-            _application(endpoint, engines, deployments, metrics, doorkeeper.routes),
+            _application(endpoint, secrets_endpoint, engines, deployments, metrics, doorkeeper.routes),
             access_log=None,
             logger=_http_log,
             shutdown_timeout=config.server.shutdown_grace_s,
@@ -260,6 +274,7 @@ async def _pool(vad: Vad, stack: AsyncExitStack) -> VadPool:
 
 def _application(
     endpoint: RealtimeEndpoint,
+    secrets_endpoint: SecretsEndpoint,
     engines: Mapping[str, Engines],
     deployments: Deployments,
     metrics: Metrics | None,
@@ -290,6 +305,7 @@ def _application(
 
         app.router.add_get("/metrics", tell_metrics)
     app.router.add_routes(routes)
+    secrets_endpoint.register(app.router)
     app.router.add_route("*", "/{path:.*}", endpoint.handle)
     return app
 

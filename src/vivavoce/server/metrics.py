@@ -49,6 +49,14 @@ class Metrics:
             "Connections that became no session, by HTTP status or close code.",
             "status",
         )
+        self.secrets = self._counter(
+            "vivavoce_client_secrets_minted", "Client secrets that were handed out.", "deployment"
+        )
+        self.secrets_refused = self._counter(
+            "vivavoce_client_secrets_refused",
+            "Requests for client secrets that got none, by HTTP status.",
+            "status",
+        )
         self.received = self._counter("vivavoce_client_events", "Events from clients.", "deployment")
         self.sent = self._counter("vivavoce_server_events", "Events to clients.", "deployment")
         self.responses = self._counter("vivavoce_responses", "Responses that ended.", "deployment", "status")

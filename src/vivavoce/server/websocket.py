@@ -24,6 +24,7 @@ from vivavoce.gateway.quota import Asked, Denied, Limiter, Reserved
 from vivavoce.runtime.bugs import outline
 from vivavoce.runtime.driver import CLOSE_BUG, Driver
 from vivavoce.runtime.engines import Denial, Engines, Reservation
+from vivavoce.server.client_secrets import granted_config
 from vivavoce.server.handshake import CLOSE_TIMEOUT_S, Handshake, Socket
 from vivavoce.server.identity import Doorkeeper
 from vivavoce.server.metrics import Metrics
@@ -32,7 +33,7 @@ from vivavoce.wire import errors
 from vivavoce.wire import server_events as se
 from vivavoce.wire.codec import Codec, codec_of
 from vivavoce.wire.dialects.profiles import session_seconds
-from vivavoce.wire.errors import RefusedHandshake, RefusedSession
+from vivavoce.wire.errors import ClientFault, RefusedHandshake, RefusedSession
 from vivavoce.wire.session_config import SessionConfig
 
 log = logging.getLogger(__name__)
@@ -123,6 +124,7 @@ class RealtimeEndpoint:
             admission = admit(located, await self._identify(handshake, located), self._policy)
             if self.draining or len(self._open) >= self._max_sessions:
                 raise errors.server_busy(_BUSY_RETRY_S) if handshake.is_azure else errors.server_busy_session()
+            config = self._first_config(admission, handshake)
         except RefusedHandshake as refused:
             log.info("refused %s: %d %s, %s", path, refused.status, refused.code, handshake.ids)
             self._count_refusal(refused.status)
@@ -135,7 +137,16 @@ class RealtimeEndpoint:
             if refused.close_code == _CLOSE_UNAUTHORIZED:
                 self._audit_refusal(handshake, Details(status=refused.close_code, code=refused.error.code))
             return await handshake.tell(refused)
-        return await self._serve(handshake, admission)
+        return await self._serve(handshake, admission, config)
+
+    def _first_config(self, admission: Admission, handshake: Handshake) -> SessionConfig:
+        """What the session begins with. Raises Refused."""
+        try:
+            return granted_config(admission.deployment, admission.grant, reduces_noise=self._reduces_noise)
+        except ClientFault as fault:
+            if handshake.is_azure:
+                raise errors.operation_not_supported(fault.message) from None
+            raise errors.secret_does_not_fit(fault) from None
 
     async def _identify(self, handshake: Handshake, located: Located) -> Principal | Unknown:
         account = None if located.account is None else located.account.id
@@ -193,7 +204,7 @@ class RealtimeEndpoint:
 
     # -------------------------------------------------------------------------------------------- a session
 
-    async def _serve(self, handshake: Handshake, admission: Admission) -> web.StreamResponse:
+    async def _serve(self, handshake: Handshake, admission: Admission, config: SessionConfig) -> web.StreamResponse:
         request = handshake.request
         outbox = SocketOutbox(
             stall_s=self._ping_interval_s, abort=lambda: _abort(request), unsent=lambda: _unsent(request)
@@ -204,7 +215,7 @@ class RealtimeEndpoint:
         try:
             await socket.prepare(request)
             try:
-                await self._converse(socket, outbox, admission, handshake.ids)
+                await self._converse(socket, outbox, admission, config, handshake.ids)
             except Exception as bug:
                 log.error("a bug, a session is closed: %s", outline(bug))
                 async with asyncio.timeout(CLOSE_S):
@@ -216,7 +227,14 @@ class RealtimeEndpoint:
             _bury(request)
         return socket
 
-    async def _converse(self, socket: Socket, outbox: SocketOutbox, admission: Admission, request_ids: str) -> None:
+    async def _converse(
+        self,
+        socket: Socket,
+        outbox: SocketOutbox,
+        admission: Admission,
+        config: SessionConfig,
+        request_ids: str,
+    ) -> None:
         deployment = admission.deployment
         now = asyncio.get_running_loop().time()
         codec = self._codec(admission.profile, deployment)
@@ -234,7 +252,7 @@ class RealtimeEndpoint:
             speculates=served.allowance is not None,
             keeps_audio=codec.gives_audio_back or engines.speaker.hears_audio,
         )
-        session = Session(identity, SessionConfig(instructions=deployment.instructions), now)
+        session = Session(identity, config, now)
         driver = Driver(
             session,
             codec=codec,

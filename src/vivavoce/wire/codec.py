@@ -6,19 +6,21 @@ with an error of the catalogue. Nothing else comes out, and nothing is raised (p
 
 from __future__ import annotations
 
-from typing import Protocol
+from typing import Any, Protocol
 
 import msgspec
 
 from vivavoce.wire import errors
 from vivavoce.wire.client_events import ClientEvent, Rejected
+from vivavoce.wire.client_secrets import SecretRequest
 from vivavoce.wire.dialects.ga_in import GaDecoder
 from vivavoce.wire.dialects.ga_out import GaEncoder
 from vivavoce.wire.dialects.preview_in import PreviewDecoder
 from vivavoce.wire.dialects.preview_out import PreviewEncoder
 from vivavoce.wire.dialects.profiles import GA_PROFILES, PROFILES
 from vivavoce.wire.errors import ClientFault
-from vivavoce.wire.server_events import ServerEvent
+from vivavoce.wire.server_events import ServerEvent, Session
+from vivavoce.wire.session_config import SessionKind
 
 MAX_FRAME_BYTES = 22 * 1024 * 1024
 """A 15 MiB append is 20 MiB of base64; larger frames close the connection with 1009 (protocol section 1.4)."""
@@ -27,9 +29,15 @@ MAX_FRAME_BYTES = 22 * 1024 * 1024
 class Decoder(Protocol):
     def decode(self, frame: str | bytes) -> ClientEvent: ...
 
+    def secret_request(self, body: dict[str, Any], kind: SessionKind) -> SecretRequest: ...
+
 
 class Encoder(Protocol):
     def encode(self, event: ServerEvent, event_id: str) -> bytes | None: ...
+
+    def client_secret(self, session: Session, value: str, expires_at: int) -> bytes: ...
+
+    def secret_error(self, body: errors.ErrorBody) -> errors.ErrorBody: ...
 
 
 class Codec:
@@ -38,6 +46,10 @@ class Codec:
     def __init__(self, decoder: Decoder, encoder: Encoder, *, gives_audio_back: bool) -> None:
         self._decoder = decoder
         self.encode = encoder.encode
+        self.secret_request = decoder.secret_request
+        """What a JSON object asks for that a client secret is minted with. Raises ClientFault."""
+        self.client_secret = encoder.client_secret
+        self._secret_error = encoder.secret_error
         self.gives_audio_back = gives_audio_back
         """A client can ask for audio that it sent."""
 
@@ -57,6 +69,10 @@ class Codec:
     def decode_binary(self) -> Rejected:
         """A binary frame arrived; the protocol has none."""
         return Rejected(error=errors.binary_frame().body(None))
+
+    def secret_error(self, fault: ClientFault) -> errors.ErrorBody:
+        """What is wrong in the body that a client secret is asked for with."""
+        return self._secret_error(fault.body(None))
 
 
 def preview_codec(profile: str, *, conversation_created: bool = True, strict: bool = True) -> Codec:

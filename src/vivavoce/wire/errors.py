@@ -6,6 +6,7 @@ Blame is in the type:
 * :class:`RefusedHandshake` - no session, said before the upgrade as an HTTP answer (Azure paths);
 * :class:`RefusedSession` - no session, said after the upgrade as an ``error`` event and a close frame
   (OpenAI paths);
+* :class:`RefusedRequest` - a REST request that is answered with an error instead (section 1.5);
 * :class:`ServerFault` - not the client's doing: it stands in ``response.done`` or ``transcription.failed``.
 
 Codes and texts are the service's own (protocol sections 1.3, 1.4 and 6).
@@ -84,6 +85,32 @@ class RefusedSession(Refused):
     @property
     def reason(self) -> str:
         return self.error.type if self.error.code is None else f"{self.error.type}.{self.error.code}"
+
+
+class RefusedRequest(Refused):
+    """A REST answer: ``{"error": {"message", "type", "param", "code"}}``; on Azure paths ``{"error": {"code",
+    "message"}}``, unless the fault is in the body of the request."""
+
+    def __init__(
+        self,
+        status: int,
+        error: ErrorBody,
+        headers: Mapping[str, str] = MappingProxyType({}),
+        *,
+        of_body: bool = False,
+    ) -> None:
+        super().__init__(error.message)
+        self.status = status
+        self.error = error
+        self.headers = headers
+        self.of_body = of_body
+
+    def body(self, *, azure: bool) -> dict[str, object]:
+        """The JSON of the answer."""
+        error = self.error
+        if azure and not self.of_body:
+            return {"error": {"code": error.code or str(self.status), "message": error.message}}
+        return {"error": {"message": error.message, "type": error.type, "param": error.param, "code": error.code}}
 
 
 # ------------------------------------------------------------------------------------------ lists in texts
@@ -595,3 +622,94 @@ def server_busy_session() -> RefusedSession:
     return RefusedSession(
         _CLOSE_TRY_LATER, "server_busy", "The server holds as many sessions as it may. Please retry later."
     )
+
+
+# ------------------------------------------------------------------------------- client secrets (section 1.5)
+
+_NAMES: Final = {"preview": "beta", "ga": "GA"}
+_CLOSE_NOT_ACCESSIBLE: Final = 4004
+
+
+def secret_of_another_dialect(session: str, secret: str) -> RefusedSession:
+    """``session``, ``secret``: ``preview`` or ``ga``."""
+    return RefusedSession(
+        _CLOSE_BAD_START,
+        "api_version_mismatch",
+        f"API version mismatch. You cannot start a Realtime {_NAMES[session]} session with a "
+        f"{_NAMES[secret]} client secret.",
+    )
+
+
+def secret_of_another_kind(session: str, secret: str) -> RefusedSession:
+    """``session``, ``secret``: ``realtime`` or ``transcription``."""
+    return RefusedSession(
+        _CLOSE_BAD_START,
+        "session_type_mismatch",
+        f"You cannot start a {session} session with a client secret for {secret} sessions.",
+    )
+
+
+def secret_of_another_model(model: str) -> RefusedSession:
+    return RefusedSession(
+        _CLOSE_NOT_ACCESSIBLE,
+        "model_not_found",
+        f"This client secret is not for the model '{shown(model)}'.",
+    )
+
+
+def secret_does_not_fit(fault: ClientFault) -> RefusedSession:
+    """The deployment, or the server, is no more what it was when the secret was minted."""
+    return RefusedSession(_CLOSE_BAD_START, fault.code, fault.message)
+
+
+def method_not_allowed(method: str, path: str) -> RefusedRequest:
+    error = ErrorBody(code=None, message=f"Invalid method for URL ({shown(method)} {path})")
+    return RefusedRequest(405, error, {"Allow": "POST"})
+
+
+def unsupported_media_type(found: str) -> RefusedRequest:
+    message = (
+        f"Unsupported content type: '{shown(found)}'. This API method only accepts 'application/json' requests."
+    )
+    return RefusedRequest(415, ErrorBody(code="unsupported_content_type", message=message))
+
+
+def body_too_large(limit: int) -> RefusedRequest:
+    message = f"The body of your request is larger than {limit} bytes."
+    return RefusedRequest(413, ErrorBody(code="request_too_large", message=message), {"Connection": "close"})
+
+
+def body_too_slow() -> RefusedRequest:
+    message = "The body of your request did not arrive in time."
+    return RefusedRequest(408, ErrorBody(code="request_timeout", message=message), {"Connection": "close"})
+
+
+def body_is_no_json(detail: str) -> RefusedRequest:
+    message = f"We could not parse the JSON body of your request. {detail}"
+    return RefusedRequest(400, ErrorBody(code=None, message=message), of_body=True)
+
+
+def body_is_no_object(found: str) -> RefusedRequest:
+    message = f"Invalid body: expected an object, but got {found} instead."
+    return RefusedRequest(400, ErrorBody(code="invalid_type", message=message), of_body=True)
+
+
+def invalid_body(error: ErrorBody) -> RefusedRequest:
+    """``error``: what is wrong in it, as an ``error`` event would tell it."""
+    return RefusedRequest(400, error, of_body=True)
+
+
+def too_many_client_secrets(limit: int, retry_after_s: int) -> RefusedRequest:
+    error = ErrorBody(
+        type="rate_limit_exceeded",
+        code="rate_limit_exceeded",
+        message=f"{limit} client secrets are in use. Please retry after {retry_after_s} seconds.",
+    )
+    return RefusedRequest(
+        429, error, {"retry-after": str(retry_after_s), "retry-after-ms": str(retry_after_s * 1000)}
+    )
+
+
+def try_later() -> RefusedRequest:
+    message = "The server cannot do this now. Please retry later."
+    return RefusedRequest(503, ErrorBody(type=SERVER_ERROR, code="service_unavailable", message=message))

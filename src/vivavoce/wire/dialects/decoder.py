@@ -14,6 +14,7 @@ from msgspec import UNSET, UnsetType
 from vivavoce.wire import client_events as ce
 from vivavoce.wire import errors, items
 from vivavoce.wire import session_config as sc
+from vivavoce.wire.client_secrets import SecretRequest
 from vivavoce.wire.dialects import shapes
 from vivavoce.wire.errors import ClientFault
 from vivavoce.wire.faults import describe, first_fault
@@ -51,6 +52,12 @@ class EventDecoder:
         if fault is None:
             raise AssertionError(f"a {kind} event fails its shape, but no fault can be found in it")
         return fault
+
+    def secret_request(self, body: dict[str, Any], kind: sc.SessionKind) -> SecretRequest:
+        """What the JSON body asks for that a client secret is minted with; ``kind`` of the sessions, where the body
+        does not tell. Raises ClientFault, whose ``param`` begins with ``session`` as in ``session.update``.
+        """
+        raise NotImplementedError
 
     def _second_reading(self, value: object) -> ce.ClientEvent:
         """The event in a JSON value that did not fit as it was read. Raises ClientFault.
@@ -100,6 +107,21 @@ def _append(audio: str, event_id: str | None) -> ce.InputAudioAppend:
     if data is None:
         return ce.InputAudioAppend(audio=b"", undecodable=True, event_id=event_id)
     return ce.InputAudioAppend(audio=data, event_id=event_id)
+
+
+def shape_in(value: object, shape: type[_T], path: str) -> _T:
+    """A JSON value as what it is said to be. ``path``: where it stands. Raises ClientFault."""
+    try:
+        return msgspec.convert(value, shape)
+    except msgspec.ValidationError as mismatch:
+        fault = first_fault(value, shape, path)
+        if fault is None:
+            raise AssertionError(f"a value fails {shape.__name__}, but no fault can be found in it") from mismatch
+        raise fault from mismatch
+
+
+def secret_seconds(shape: shapes.ExpiresAfterIn | UnsetType, default: int) -> int:
+    return default if isinstance(shape, UnsetType) else or_(shape.seconds, default)
 
 
 def or_(value: _T | UnsetType, default: _T) -> _T:

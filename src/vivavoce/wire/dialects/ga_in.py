@@ -5,13 +5,14 @@ What it has in common with the other dialect is in ``decoder``.
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Final
 
 from msgspec import UNSET, UnsetType
 
 from vivavoce.wire import client_events as ce
 from vivavoce.wire import items
 from vivavoce.wire import session_config as sc
+from vivavoce.wire.client_secrets import SecretRequest
 from vivavoce.wire.dialects import ga_shapes as own
 from vivavoce.wire.dialects import shapes
 from vivavoce.wire.dialects.decoder import (
@@ -20,12 +21,17 @@ from vivavoce.wire.dialects.decoder import (
     item_of,
     noise_reduction,
     or_,
+    secret_seconds,
     semantic_vad,
     server_vad,
+    shape_in,
     tools,
     tracing,
     transcription,
 )
+
+SECRET_S: Final = 600
+"""How long a client secret opens sessions, unless asked otherwise."""
 
 
 class GaDecoder(EventDecoder):
@@ -52,6 +58,17 @@ class GaDecoder(EventDecoder):
                 return ce.ResponseCreate(options=options, event_id=event_id)
             case _:
                 return super()._own_event(shape, event_id)
+
+    def secret_request(self, body: dict[str, Any], kind: sc.SessionKind) -> SecretRequest:
+        shape = shape_in(body, own.ClientSecretIn, "")
+        seconds = secret_seconds(shape.expires_after, SECRET_S)
+        match shape.session:
+            case own.TranscriptionSessionIn() as session:
+                return SecretRequest(session=_transcription_session(session), kind="transcription", seconds=seconds)
+            case own.SessionIn() as session:
+                return SecretRequest(session=_session(session), kind="realtime", seconds=seconds)
+            case _:
+                return SecretRequest(session=sc.SessionPatch(), kind=kind, seconds=seconds)
 
 
 def _session(shape: own.SessionIn) -> sc.SessionPatch:

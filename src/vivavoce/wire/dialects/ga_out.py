@@ -57,6 +57,14 @@ class GaEncoder:
             frame["obfuscation"] = obfuscation(len(fields["delta"]), event_id)
         return encode(frame)
 
+    def client_secret(self, session: se.Session, value: str, expires_at: int) -> bytes:
+        """The body that hands out a client secret, and shows what its sessions begin with."""
+        return encode({"value": value, "expires_at": expires_at, "session": _session(session)})
+
+    def secret_error(self, body: ErrorBody) -> ErrorBody:
+        """What is wrong in the body that one is asked for with."""
+        return _error(body)
+
     def _body(self, event: se.ServerEvent) -> tuple[str, dict[str, Any]] | None:
         plain = _PLAIN.get(type(event))
         if plain is not None:

@@ -19,6 +19,7 @@ from vivavoce.wire.dialects.shapes import (
     ClearIn,
     CommitIn,
     EventShape,
+    ExpiresAfterIn,
     FunctionCallIn,
     FunctionCallOutputIn,
     InputAudioIn,
@@ -144,6 +145,13 @@ class TranscriptionSessionIn(Shape, tag_field="type", tag="transcription", kw_on
 
     audio: TranscriptionAudioIn | UnsetType = UNSET
     include: list[Include] | UnsetType | None = UNSET
+
+
+class ClientSecretIn(Shape, kw_only=True):
+    """The body that a client secret is asked for with; no event."""
+
+    expires_after: ExpiresAfterIn | UnsetType = UNSET
+    session: SessionIn | TranscriptionSessionIn | UnsetType = UNSET
 
 
 # --------------------------------------------------------------------------------------------------------- items

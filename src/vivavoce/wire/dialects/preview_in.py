@@ -5,7 +5,7 @@ What it has in common with the other dialect is in ``decoder``.
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Final
 
 import msgspec
 from msgspec import UNSET, UnsetType
@@ -13,6 +13,7 @@ from msgspec import UNSET, UnsetType
 from vivavoce.wire import client_events as ce
 from vivavoce.wire import items
 from vivavoce.wire import session_config as sc
+from vivavoce.wire.client_secrets import SecretRequest
 from vivavoce.wire.dialects import preview_shapes as own
 from vivavoce.wire.dialects import shapes
 from vivavoce.wire.dialects.decoder import (
@@ -22,8 +23,10 @@ from vivavoce.wire.dialects.decoder import (
     message_of,
     noise_reduction,
     or_,
+    secret_seconds,
     semantic_vad,
     server_vad,
+    shape_in,
     tool_choice,
     tools,
     tracing,
@@ -31,6 +34,9 @@ from vivavoce.wire.dialects.decoder import (
 )
 from vivavoce.wire.dialects.preview_lenient import forgive
 from vivavoce.wire.dialects.profiles import Profile
+
+SECRET_S: Final = 60
+"""How long a client secret opens sessions, unless asked otherwise."""
 
 
 class PreviewDecoder(EventDecoder):
@@ -65,6 +71,18 @@ class PreviewDecoder(EventDecoder):
                 return ce.ResponseCreate(options=options, event_id=event_id)
             case _:
                 return super()._own_event(shape, event_id)
+
+    def secret_request(self, body: dict[str, Any], kind: sc.SessionKind) -> SecretRequest:
+        if not self._strict:
+            forgive({"type": "session.update", "session": body})
+        if kind == "transcription":
+            hears = shape_in(body, own.TranscriptionSessionWithSecret, "session")
+            patch, secret = self._transcription_session(hears), hears.client_secret
+        else:
+            speaks = shape_in(body, own.SessionOf2025WithSecret, "session")
+            patch, secret = self._session(speaks), speaks.client_secret
+        expires_after = UNSET if isinstance(secret, UnsetType) else secret.expires_after
+        return SecretRequest(session=patch, kind=kind, seconds=secret_seconds(expires_after, SECRET_S))
 
     def _session(self, shape: own.Session[Any]) -> sc.SessionPatch:
         max_tokens = shape.max_response_output_tokens

@@ -57,6 +57,20 @@ class PreviewEncoder:
         kind, fields = body
         return encode({"type": kind, "event_id": event_id, **fields})
 
+    def client_secret(self, session: se.Session, value: str, expires_at: int) -> bytes:
+        """The body that hands out a client secret, and shows what its sessions begin with."""
+        body = self._transcription_session(session) if session.kind == "transcription" else self._session(session)
+        return encode({**body, "client_secret": {"value": value, "expires_at": expires_at}})
+
+    def secret_error(self, body: errors.ErrorBody) -> errors.ErrorBody:
+        """What is wrong in the body that one is asked for with: there the settings stand in no ``session``."""
+        if body.param is None:
+            return body
+        param = body.param.removeprefix("session.")
+        return msgspec.structs.replace(
+            body, param=param, message=body.message.replace(f"'{body.param}'", f"'{param}'")
+        )
+
     def _as_it_was(self, event: se.ErrorRaised) -> se.ErrorRaised:
         early = self._early_errors.get(event.error.code)
         if early is None:

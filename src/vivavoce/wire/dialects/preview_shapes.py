@@ -18,6 +18,7 @@ from vivavoce.wire.dialects.shapes import (
     ClearIn,
     CommitIn,
     EventShape,
+    ExpiresAfterIn,
     FunctionCallIn,
     FunctionCallOutputIn,
     InputAudioIn,
@@ -118,6 +119,22 @@ class TranscriptionSessionIn(_Speaking, kw_only=True):
     turn_detection: TurnDetectionOf2025 | UnsetType | None = UNSET
     input_audio_noise_reduction: NoiseReductionIn | UnsetType | None = UNSET
     include: list[Include] | UnsetType | None = UNSET
+
+
+class SecretConfigIn(Shape, kw_only=True):
+    expires_after: ExpiresAfterIn | UnsetType = UNSET
+
+
+class SessionOf2025WithSecret(SessionOf2025, kw_only=True):
+    """The body that a client secret is asked for with; no event."""
+
+    client_secret: SecretConfigIn | UnsetType = UNSET
+
+
+class TranscriptionSessionWithSecret(TranscriptionSessionIn, kw_only=True):
+    """The same, of a session that makes no responses."""
+
+    client_secret: SecretConfigIn | UnsetType = UNSET
 
 
 # --------------------------------------------------------------------------------------------------------- items

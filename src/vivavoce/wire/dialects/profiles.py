@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from typing import Final, Literal
+from typing import Final, Literal, TypeAlias
+
+Dialect: TypeAlias = Literal["preview", "ga"]
 
 
 @dataclass(frozen=True, slots=True)

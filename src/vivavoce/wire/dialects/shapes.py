@@ -36,6 +36,8 @@ ItemStatusIn: TypeAlias = Literal["completed", "incomplete", "in_progress"]
 MAX_SILENCE_MS: Final = 1_800_000
 """As long as a session: a longer wait could never end a turn."""
 MAX_PADDING_MS: Final = 5_000
+MIN_SECRET_S: Final = 10
+MAX_SECRET_S: Final = 7_200
 MAX_DEPTH: Final = 100
 """Levels of a JSON value that is given back; deeper ones could be read but not be written."""
 
@@ -76,6 +78,13 @@ class SemanticVadIn(Shape, tag_field="type", tag="semantic_vad", kw_only=True):
     eagerness: Eagerness | UnsetType = UNSET
     create_response: bool | UnsetType = UNSET
     interrupt_response: bool | UnsetType = UNSET
+
+
+class ExpiresAfterIn(Shape, kw_only=True):
+    """How long a client secret opens sessions (protocol section 1.5)."""
+
+    anchor: Literal["created_at"] | UnsetType = UNSET
+    seconds: Annotated[int, Meta(ge=MIN_SECRET_S, le=MAX_SECRET_S)] | UnsetType = UNSET
 
 
 class Transcription(Shape, kw_only=True):
