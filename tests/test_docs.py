@@ -14,6 +14,7 @@ import shutil
 import subprocess
 import sys
 import tomllib
+import urllib.request
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,6 +23,8 @@ from typing import Final, TypeVar, get_type_hints
 import msgspec
 import pytest
 import typer
+from websockets.sync.client import connect
+from websockets.typing import Subprotocol
 
 from vivavoce import cli
 from vivavoce.config import load_config
@@ -60,6 +63,7 @@ EXAMPLE: Final = ROOT / "examples/vivavoce-tones"
 EVENTS: Final = ROOT / "docs/reference/events.md"
 ERRORS: Final = ROOT / "docs/reference/errors.md"
 CONFIGURATION: Final = ROOT / "docs/reference/configuration.md"
+BROWSERS: Final = ROOT / "docs/how-to/browser-tokens.md"
 CLI: Final = ROOT / "docs/reference/cli.md"
 FILES: Final = {"script", "model", "folder", "encoder"}
 """Options of engines that name files which a test does not have."""
@@ -360,6 +364,7 @@ _SAMPLES: Final[dict[str, list[tuple[object, ...]]]] = {
     "unknown_item": [("deleting", "delete", "x"), ("truncating", "truncate", "x"), ("retrieving", "retrieve", "x")],
     "invalid_audio": [("p", "pcm16")],
     "transcription_failed": [(None, "x")],
+    "secret_of_another_dialect": [("preview", "ga"), ("ga", "preview")],
 }
 _SAMPLE_OF_TYPE: Final[dict[object, object]] = {str: "x", int: 60, float: 1.0}
 
@@ -478,6 +483,30 @@ def test_the_example_of_the_ci_guide(tmp_path: Path) -> None:
     loop_scope = ["-o", "asyncio_default_fixture_loop_scope=function"]
     command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", *loop_scope, "tests"]
     assert "4 passed" in _run(command, tmp_path)
+
+
+def test_the_backend_of_the_browser_guide(server: str, tmp_path: Path) -> None:
+    write_example(BROWSERS, tmp_path)
+    environment = {"VIVAVOCE": server, "VIVAVOCE_API_KEY": "secret", "PORT": "0"}
+    command = [sys.executable, "-W", "error", "backend.py"]
+    with subprocess.Popen(
+        command, cwd=tmp_path, env=_environment() | environment, stdout=subprocess.PIPE, text=True,
+        stderr=subprocess.DEVNULL,
+    ) as process:  # fmt: skip
+        try:
+            assert process.stdout is not None
+            url = process.stdout.readline().removeprefix("open ").strip()
+            with urllib.request.urlopen(url, timeout=PATIENCE_S) as page:
+                script = page.read().decode()
+            with urllib.request.urlopen(f"{url}/token", b"", timeout=PATIENCE_S) as answer:
+                told = json.load(answer)
+        finally:
+            process.terminate()
+    assert 'new WebSocket(url, ["realtime", `openai-insecure-api-key.${secret}`])' in script
+    offered = [Subprotocol("realtime"), Subprotocol(f"openai-insecure-api-key.{told['secret']}")]
+    with connect(told["url"], subprotocols=offered, open_timeout=PATIENCE_S) as socket:
+        created = json.loads(socket.recv(timeout=PATIENCE_S))
+    assert created["session"]["instructions"] == "You are a guide in a museum. Be brief."
 
 
 def test_the_example_engine_is_the_one_that_the_page_builds() -> None:

@@ -326,7 +326,7 @@ async def test_a_secret_that_does_not_fit_any_more(
 
     monkeypatch.setattr(client_secrets.ClientSecrets, "identify", fits_not)
     monkeypatch.setattr(server.endpoint, "_reduces_noise", False)
-    assert await refused_with(client, "/v1/realtime", secret) == (4000, "invalid_value")
+    assert await refused_with(client, "/v1/realtime", secret) == (4000, "invalid_client_secret")
     assert await refused_with(client, "/openai/v1/realtime", secret) == (400, None)
 
 

@@ -144,9 +144,10 @@ class RealtimeEndpoint:
         try:
             return granted_config(admission.deployment, admission.grant, reduces_noise=self._reduces_noise)
         except ClientFault as fault:
+            refused = errors.secret_does_not_fit(fault.message)
             if handshake.is_azure:
-                raise errors.operation_not_supported(fault.message) from None
-            raise errors.secret_does_not_fit(fault) from None
+                raise errors.operation_not_supported(refused.error.message) from None
+            raise refused from None
 
     async def _identify(self, handshake: Handshake, located: Located) -> Principal | Unknown:
         account = None if located.account is None else located.account.id

@@ -657,9 +657,11 @@ def secret_of_another_model(model: str) -> RefusedSession:
     )
 
 
-def secret_does_not_fit(fault: ClientFault) -> RefusedSession:
+def secret_does_not_fit(problem: str) -> RefusedSession:
     """The deployment, or the server, is no more what it was when the secret was minted."""
-    return RefusedSession(_CLOSE_BAD_START, fault.code, fault.message)
+    return RefusedSession(
+        _CLOSE_BAD_START, "invalid_client_secret", f"This client secret is of no use any more. {problem}"
+    )
 
 
 def method_not_allowed(method: str, path: str) -> RefusedRequest:
