@@ -59,6 +59,12 @@ OPENED = {
     "azure, no deployment": ("/openai/realtime", (VERSION,), (), grant("preview")),
     "transcription": ("/v1/realtime", (TRANSCRIPTION,), (), grant(kind="transcription")),
     "transcription that nobody names": ("/v1/realtime", (), (), grant(kind="transcription")),
+    "transcription, which is for any deployment": (
+        "/v1/realtime",
+        (("model", "voice"), TRANSCRIPTION),
+        (),
+        grant(kind="transcription", name=""),
+    ),
     "preview transcription": ("/openai/realtime", (VERSION, TRANSCRIPTION), (), grant("preview", "transcription")),
 }
 

@@ -63,6 +63,67 @@ async def refused() -> None:
         assert refusal.error.response.status_code == status
 
 
+# --------------------------------------------------------------------------------------------- client secrets
+
+
+def rest(path: str, key: str = KEY) -> openai.AsyncOpenAI:
+    address = f"127.0.0.1:{PORT}/{path}"
+    return openai.AsyncOpenAI(
+        api_key=key, base_url=f"http://{address}", websocket_base_url=f"ws://{address}", max_retries=0
+    )
+
+
+@case("client_secrets.create: at both addresses, and a connection with the secret")
+async def client_secrets() -> None:
+    session: Any = {"type": "realtime", "model": MODEL, "instructions": "You are brief.", **TEXT}
+    expires_after: Any = {"anchor": "created_at", "seconds": 60}
+    for path in ("v1", "openai/v1"):
+        async with rest(path) as client:
+            raw = await client.realtime.client_secrets.with_raw_response.create(
+                expires_after=expires_after, session=session
+            )
+            minted = raw.parse()
+            body = json.loads(raw.text())
+        assert minted.value.startswith("ek_")
+        assert type(minted).model_validate(body).model_dump(mode="json", exclude_unset=True) == body
+        assert (minted.session.type, minted.session.instructions) == ("realtime", "You are brief.")
+        async with rest(path, minted.value) as browser, talking(browser) as talk:
+            assert talk.events[0].session.instructions == "You are brief."
+            await talk.say("Hello.")
+
+
+@case("client_secrets.create: a transcription session")
+async def transcription_secret() -> None:
+    session: Any = {"type": "transcription", "audio": {"input": {"transcription": {"model": "whisper-1"}}}}
+    async with rest("v1") as client:
+        minted = await client.realtime.client_secrets.create(session=session)
+    assert minted.session.object == "realtime.transcription_session"
+    async with (
+        rest("v1", minted.value) as browser,
+        browser.realtime.connect(extra_query={"intent": "transcription"}) as connection,
+    ):
+        created = await connection.recv()
+        assert created.session.type == "transcription"
+        assert created.session.audio.input.transcription.model == "whisper-1"
+
+
+@case("client_secrets.create: refused in the client's own errors")
+async def no_client_secret() -> None:
+    async with rest("v1") as client:
+        with raising(openai.BadRequestError) as bad:
+            await client.realtime.client_secrets.create(session={"type": "realtime", "voice": "alloy"})
+        assert (bad.error.code, bad.error.param) == ("unknown_parameter", "session.voice")
+        with raising(openai.BadRequestError) as bad:
+            await client.realtime.client_secrets.create(expires_after={"anchor": "created_at", "seconds": 9})
+        assert (bad.error.code, bad.error.param) == ("integer_below_min_value", "expires_after.seconds")
+        minted = await client.realtime.client_secrets.create(session={"type": "realtime", "model": MODEL})
+    for key in ("wrong", minted.value):
+        async with rest("v1", key) as other:
+            with raising(openai.AuthenticationError) as denied:
+                await other.realtime.client_secrets.create()
+            assert denied.error.code == "invalid_api_key"
+
+
 # --------------------------------------------------------------------------------------------------- session
 
 

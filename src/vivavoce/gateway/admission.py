@@ -9,7 +9,7 @@
    and its holder have a role that opens what was asked for;
 4. calls, which this version does not join;
 5. a client secret: whether it is for sessions of this dialect and kind;
-6. ``api-version`` (Azure preview path), then the deployment, which of a client secret is its own;
+6. ``api-version`` (Azure preview path), then the deployment, which a client secret has of its own;
 7. a transcription session: whether the profile has such.
 
 Azure paths are refused before the upgrade (``RefusedHandshake``); the OpenAI path is upgraded first and then told

@@ -4,8 +4,8 @@ Laws
 ----
 1. A secret is 128 random bits. Only its digest is kept, as a name in the shared state, beside what it opens; so it
    works on every worker and server that shares the state, and nobody who reads the state can use it.
-2. It opens sessions of one deployment, one dialect and one kind, which begin with the settings that it was asked
-   for with, as many as are wanted until it expires. A session that it opened outlives it.
+2. It opens sessions of one deployment (of any, for transcription alone), one dialect and one kind, which begin with
+   the settings that it was asked for with, as many as are wanted until it expires. They outlive it.
 3. It mints no other.
 4. At most :data:`MAX_SECRETS` are alive: each may hold :data:`MAX_BODY_BYTES`.
 """
@@ -41,7 +41,7 @@ class Grant(msgspec.Struct, frozen=True, kw_only=True):
     account: str | None
     """ARM id."""
     deployment: str
-    """Its name."""
+    """Its name; empty for transcription sessions, for which none can be named: any serves them."""
     dialect: Dialect
     kind: SessionKind
     body: bytes

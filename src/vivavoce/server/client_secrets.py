@@ -131,7 +131,7 @@ class SecretsEndpoint:
         try:
             secret, grant = await self._secrets.mint(
                 account=principal.account or (account or self._policy.directory().accounts[0]).id,
-                deployment=deployment.name,
+                deployment=deployment.name if wanted.kind == "realtime" else "",
                 dialect=door.dialect,
                 kind=wanted.kind,
                 body=raw,
