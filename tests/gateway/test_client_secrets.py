@@ -75,7 +75,7 @@ def test_it_ends_to_the_second() -> None:
     clock.now = grant.expires_at
     ended = who(secrets, secret)
     assert isinstance(ended, Unknown)
-    assert ended.fault == "unknown"
+    assert ended.fault == "expired"
 
 
 def test_the_state_forgets_it() -> None:

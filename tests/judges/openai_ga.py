@@ -4,13 +4,15 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
+import openai
 import openai_ga_events
 from openai_talk import WEATHER, Surface, common_cases, openai_class, talking_on
 from websockets.exceptions import ConnectionClosedError, InvalidStatus
 from websockets.frames import Close
-from witness import FRAMES_GA, MODEL, case, judge_frames, main, raising
+from witness import FRAMES_GA, KEY, MODEL, PORT, case, judge_frames, main, raising
 
 _ULAW = {"format": {"type": "audio/pcmu"}}
 GA = Surface(
@@ -75,7 +77,7 @@ def rest(path: str, key: str = KEY) -> openai.AsyncOpenAI:
 
 @case("client_secrets.create: at both addresses, and a connection with the secret")
 async def client_secrets() -> None:
-    session: Any = {"type": "realtime", "model": MODEL, "instructions": "You are brief.", **TEXT}
+    session: Any = {"type": "realtime", "model": MODEL, "instructions": "You are brief.", **GA.in_text}
     expires_after: Any = {"anchor": "created_at", "seconds": 60}
     for path in ("v1", "openai/v1"):
         async with rest(path) as client:
@@ -83,7 +85,7 @@ async def client_secrets() -> None:
                 expires_after=expires_after, session=session
             )
             minted = raw.parse()
-            body = json.loads(raw.text())
+            body = json.loads(raw.text)
         assert minted.value.startswith("ek_")
         assert type(minted).model_validate(body).model_dump(mode="json", exclude_unset=True) == body
         assert (minted.session.type, minted.session.instructions) == ("realtime", "You are brief.")
