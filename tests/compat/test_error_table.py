@@ -27,7 +27,7 @@ from vivavoce.server.app import Server
 from vivavoce.testing.pure_runner import run_pure
 from vivavoce.testing.script import parse
 from vivavoce.testing.socket_runner import run_on_server
-from vivavoce.wire import errors
+from vivavoce.wire import errors, rest_errors
 
 EVENTS = [case for case in error_cases() if case.kind in ("event", "failure")]
 HTTP = [case for case in error_cases() if case.kind == "http"]
@@ -39,7 +39,7 @@ _ERRORS = (
     errors.ServerFault,
     errors.RefusedHandshake,
     errors.RefusedSession,
-    errors.RefusedRequest,
+    rest_errors.RefusedRequest,
 )
 OTHER = "second"
 NOISE_REDUCTION = {"audio": {"input": {"noise_reduction": {"type": "near_field"}}}}
@@ -52,8 +52,9 @@ def _name(case: ErrorCase) -> str:
 def test_every_function_of_the_catalogue_is_provoked() -> None:
     makers = {
         name
-        for name, function in inspect.getmembers(errors, inspect.isfunction)
-        if function.__module__ == errors.__name__ and get_type_hints(function).get("return") in _ERRORS
+        for module in (errors, rest_errors)
+        for name, function in inspect.getmembers(module, inspect.isfunction)
+        if function.__module__ == module.__name__ and get_type_hints(function).get("return") in _ERRORS
     }
     assert makers == {case.function for case in error_cases()} - {"ServerFault"}
 

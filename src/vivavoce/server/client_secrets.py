@@ -38,7 +38,7 @@ from vivavoce.gateway.shared.base import Unavailable
 from vivavoce.server.handshake import Handshake
 from vivavoce.server.identity import Doorkeeper
 from vivavoce.server.metrics import Metrics
-from vivavoce.wire import errors
+from vivavoce.wire import errors, rest_errors
 from vivavoce.wire import server_events as se
 from vivavoce.wire.codec import Codec, codec_of
 from vivavoce.wire.faults import describe
@@ -106,14 +106,14 @@ class SecretsEndpoint:
         """The body that hands out a secret. Raises Refused."""
         request, asked = handshake.request, handshake.asked
         if request.method != "POST":
-            raise errors.method_not_allowed(request.method, door.path)
+            raise rest_errors.method_not_allowed(request.method, door.path)
         if door.is_azure and len(custom_headers(asked.headers)) > self._policy.max_custom_headers:
             raise errors.too_many_headers(self._policy.max_custom_headers)
         account = self._policy.directory().account_of_host(host_label(asked.header("host")))
         principal = await self._identify(handshake, door, account)
         door.check_version(asked)
         if request.content_type != _JSON:
-            raise errors.unsupported_media_type(request.content_type)
+            raise rest_errors.unsupported_media_type(request.content_type)
         raw = await self._read(request)
         body = _object(raw)
         model = door.model(body)
@@ -127,7 +127,7 @@ class SecretsEndpoint:
             deployment = door.deployment(model, wanted.kind, self._policy.catalogue)
             config = settings.begun(first_config(deployment), wanted.session, reduces_noise=self._reduces_noise)
         except errors.ClientFault as fault:
-            raise errors.invalid_body(codec.secret_error(fault)) from None
+            raise rest_errors.invalid_body(codec.secret_error(fault)) from None
         try:
             secret, grant = await self._secrets.mint(
                 account=principal.account or (account or self._policy.directory().accounts[0]).id,
@@ -139,9 +139,9 @@ class SecretsEndpoint:
                 minted_by=principal.id,
             )
         except TooMany:
-            raise errors.too_many_client_secrets(MAX_SECRETS, _RETRY_S) from None
+            raise rest_errors.too_many_client_secrets(MAX_SECRETS, _RETRY_S) from None
         except Unavailable:
-            raise errors.try_later() from None
+            raise rest_errors.try_later() from None
         log.info(
             "client secret %s: deployment %s, %s, %s, for %d s, by %s, %s",
             principal_id(secret),
@@ -182,12 +182,12 @@ class SecretsEndpoint:
         if not door.is_azure:
             told = nobody(who, self._policy.audience, azure=False)
             assert isinstance(told, errors.RefusedSession)
-            raise errors.RefusedRequest(refused.status, told.error, refused.headers)
+            raise rest_errors.RefusedRequest(refused.status, told.error, refused.headers)
         raise refused
 
     async def _read(self, request: web.Request) -> bytes:
         if (request.content_length or 0) > MAX_BODY_BYTES:
-            raise errors.body_too_large(MAX_BODY_BYTES)
+            raise rest_errors.body_too_large(MAX_BODY_BYTES)
         pieces: list[bytes] = []
         size = 0
         try:
@@ -196,9 +196,9 @@ class SecretsEndpoint:
                     pieces.append(piece)
                     size += len(piece)
                     if size > MAX_BODY_BYTES:
-                        raise errors.body_too_large(MAX_BODY_BYTES)
+                        raise rest_errors.body_too_large(MAX_BODY_BYTES)
         except TimeoutError:
-            raise errors.body_too_slow() from None
+            raise rest_errors.body_too_slow() from None
         return b"".join(pieces)
 
 
@@ -234,13 +234,13 @@ def _object(raw: bytes) -> dict[str, Any]:
     try:
         body = msgspec.json.decode(raw)
     except msgspec.DecodeError as broken:
-        raise errors.body_is_no_json(str(broken)) from None
+        raise rest_errors.body_is_no_json(str(broken)) from None
     except UnicodeError:
-        raise errors.body_is_no_json("The text is not UTF-8.") from None
+        raise rest_errors.body_is_no_json("The text is not UTF-8.") from None
     except RecursionError:
-        raise errors.body_is_no_json("The value is nested too deeply.") from None
+        raise rest_errors.body_is_no_json("The value is nested too deeply.") from None
     if not isinstance(body, dict):
-        raise errors.body_is_no_object(describe(body))
+        raise rest_errors.body_is_no_object(describe(body))
     return body
 
 
@@ -250,8 +250,8 @@ def _refusal(refused: errors.Refused, *, azure: bool) -> tuple[int, dict[str, ob
         body: dict[str, object] = {"error": {"code": refused.code, "message": refused.message}}
         return refused.status, body, dict(refused.headers)
     if isinstance(refused, errors.RefusedSession):
-        refused = errors.RefusedRequest(_STATUS[refused.close_code], refused.error)
-    assert isinstance(refused, errors.RefusedRequest)
+        refused = rest_errors.RefusedRequest(_STATUS[refused.close_code], refused.error)
+    assert isinstance(refused, rest_errors.RefusedRequest)
     return refused.status, refused.body(azure=azure), dict(refused.headers)
 
 
