@@ -34,7 +34,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from vivavoce import __version__, cli_identity, cli_models, cli_resource
+from vivavoce import __version__, cli_identity, cli_models, cli_quota, cli_resource
 from vivavoce.cli_failure import FAILED, WRONG, Failure
 from vivavoce.config import (
     API_KEY_VARIABLE,
@@ -76,6 +76,7 @@ app = typer.Typer(
 
 app.command()(cli_models.models)
 app.command()(cli_identity.token)
+app.command("simulate-ptu")(cli_quota.simulate_ptu)
 app.add_typer(cli_resource.deployment_app, name="deployment")
 app.add_typer(cli_resource.account_app, name="account")
 app.add_typer(cli_resource.key_app, name="key")
