@@ -10,11 +10,12 @@ from __future__ import annotations
 
 import argparse
 import difflib
+import logging
 import sys
 from pathlib import Path
 
 ROOT = Path(__file__).parent.parent
-sys.path[:0] = [str(ROOT / "tests/compat"), str(ROOT / "tests/gateway")]
+sys.path[:0] = [str(ROOT / "tests" / folder) for folder in ("compat", "gateway", "server")]
 
 import compat_pages
 import resource_pages
@@ -28,6 +29,8 @@ def main() -> int:
     action.add_argument("--write", action="store_true", help="write the pages")
     action.add_argument("--check", action="store_true", help="compare them")
     arguments = parser.parse_args()
+    # Servers that are asked in vain say so.
+    logging.disable(logging.WARNING)
     old = 0
     for page, text in {**compat_pages.pages(), **resource_pages.pages()}.items():
         name = str(page.relative_to(ROOT))

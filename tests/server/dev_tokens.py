@@ -71,12 +71,13 @@ def dev_token(
     tenant: str = TENANT,
     audience: str = AUDIENCE,
     expires_s: int = 3600,
+    url: str = URL,
     n: int = 0,
     **more: Any,
 ) -> str:
     """Signed with the key after ``n`` changes; ``more`` is of :class:`Holder`."""
     holder = Holder(tenant=tenant, oid=oid, **more)
-    return token(keys(n), URL, holder, audience=audience, now=int(time.time()), expires_s=expires_s)
+    return token(keys(n), url, holder, audience=audience, now=int(time.time()), expires_s=expires_s)
 
 
 def token_of_an_unreachable_issuer() -> str:
