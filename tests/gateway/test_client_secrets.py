@@ -33,7 +33,7 @@ class Lost(MemoryState):
         raise Unavailable
 
 
-def mint(secrets: ClientSecrets, seconds: int = 60, account: str | None = "a") -> tuple[str, Grant]:
+def mint(secrets: ClientSecrets, seconds: int = 60, account: str = "a") -> tuple[str, Grant]:
     return asyncio.run(
         secrets.mint(
             account=account, deployment="voice", dialect="ga", kind="realtime", body=BODY, seconds=seconds,

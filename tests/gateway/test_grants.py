@@ -32,7 +32,7 @@ POLICY = AdmissionPolicy(Catalogue([OTHER, VOICE, OLD]), one_account())
 
 def grant(dialect: Literal["preview", "ga"] = "ga", kind: SessionKind = "realtime", name: str = "voice") -> Grant:
     return Grant(
-        account=None, deployment=name, dialect=dialect, kind=kind, body=b"{}", expires_at=0, minted_by="key:1"
+        account="a", deployment=name, dialect=dialect, kind=kind, body=b"{}", expires_at=0, minted_by="key:1"
     )
 
 

@@ -7,14 +7,19 @@ import functools
 import json
 import logging
 from collections.abc import AsyncIterator
+from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 from urllib.parse import quote
 
+import msgspec
 import pytest
 import pytest_asyncio
 from aiohttp import ClientSession, WSMsgType, WSServerHandshakeError
+from dev_tokens import STRANGER, dev_token, token_of_an_unreachable_issuer, with_tokens
 from server_fakes import BETA, KEY, NAME, Fakes, Wire, config, impatient, no_sessions, serving
 
+from vivavoce.config import AuditSettings
 from vivavoce.engines.registry import Registry
 from vivavoce.gateway import client_secrets
 from vivavoce.gateway.principals import Principal
@@ -247,7 +252,8 @@ async def test_a_secret_works_wherever_a_client_can_put_it(
                 )
         await no_sessions(server)
     assert f"{client_secrets.principal_id(secret)}: deployment {NAME}" in caplog.text
-    assert caplog.text.count(client_secrets.principal_id(secret)) == 3
+    # When it is minted, in the log and in the audit, and at each session.
+    assert caplog.text.count(client_secrets.principal_id(secret)) == 4
     for told in (caplog.text, "".join(capfd.readouterr())):
         assert secret not in told
         assert secret.removeprefix("ek_") not in told
@@ -313,7 +319,7 @@ async def test_a_secret_that_does_not_fit_any_more(
     """As after a restart without noise reduction, with the state in Redis."""
     monkeypatch.setattr(server.endpoint, "_reduces_noise", True)
     grant = client_secrets.Grant(
-        account=None, deployment=NAME, dialect="ga", kind="realtime", expires_at=0, minted_by="",
+        account="a", deployment=NAME, dialect="ga", kind="realtime", expires_at=0, minted_by="",
         body=b'{"session":{"type":"realtime","audio":{"input":{"noise_reduction":{"type":"near_field"}}}}}',
     )  # fmt: skip
     deployment = server.endpoint._deployments[NAME].deployment
@@ -506,3 +512,60 @@ async def test_they_are_counted(client: ClientSession) -> None:
     async with client.post(GA, json={}) as answer:
         assert answer.status == 401
     assert (await count(minted_line), await count(refused_line)) == (before[0] + 1, before[1] + 1)
+
+
+# --------------------------------------------------------------------------------------------------- who may mint
+
+
+@pytest.fixture
+async def guarded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[ClientSession]:
+    """A server that takes tokens, bears two failures (for which no time passes), and writes down who was there."""
+    monkeypatch.setattr(Registry, "installed", Fakes)
+    monkeypatch.setattr("vivavoce.server.identity.time", SimpleNamespace(monotonic=lambda: 0.0))
+    settings = with_tokens(tmp_path, failures=2)
+    settings = msgspec.structs.replace(settings, audit=AuditSettings(path=str(tmp_path / "audit.jsonl")))
+    async with serving(settings) as server, ClientSession(f"http://127.0.0.1:{server.port}") as client:
+        yield client
+
+
+BODY: dict[str, Any] = {"session": {"type": "realtime", "model": NAME}}
+
+
+@pytest.mark.asyncio(loop_scope="function")
+async def test_a_token_mints_where_its_holder_may_connect(guarded: ClientSession, tmp_path: Path) -> None:
+    for path in GA_DOORS:
+        told = await post(guarded, path, BODY, Authorization=f"Bearer {dev_token()}")
+        async with guarded.ws_connect("/v1/realtime", headers={"api-key": told["value"]}) as socket:
+            assert (await Wire(socket).next())["type"] == "session.created"
+    stranger = {"Authorization": f"Bearer {dev_token(STRANGER)}"}
+    for path, code in zip(GA_DOORS, ("insufficient_permissions", "PermissionDenied"), strict=True):
+        async with guarded.post(path, json=BODY, headers=stranger) as answer:
+            assert (answer.status, (await answer.json())["error"]["code"]) == (401, code)
+    text = (tmp_path / "audit.jsonl").read_text()
+    assert "ek_" not in text
+    lines = [json.loads(line) for line in text.splitlines()]
+    assert [(line["outcome"], line["actor"]["kind"]) for line in lines] == [
+        ("done", "entra"), ("done", "entra"), ("refused", "anonymous"), ("refused", "anonymous"),
+    ]  # fmt: skip
+    assert lines[0]["target"].endswith(f"/deployments/{NAME}")
+    assert lines[0]["details"]["principal_id"].startswith("ephemeral:")
+    assert lines[0]["details"]["seconds"] == 600
+
+
+@pytest.mark.asyncio(loop_scope="function")
+async def test_who_cannot_be_known_now_is_told_when_to_come_back(guarded: ClientSession) -> None:
+    headers = {"Authorization": f"Bearer {token_of_an_unreachable_issuer()}"}
+    for path in GA_DOORS:
+        async with guarded.post(path, json=BODY, headers=headers) as answer:
+            assert (answer.status, "retry-after" in answer.headers) == (503, True)
+
+
+@pytest.mark.asyncio(loop_scope="function")
+async def test_guesses_are_counted_but_no_secrets_that_have_ended(guarded: ClientSession) -> None:
+    for _ in range(5):
+        ended = client_secrets.PREFIX + "0" * 32
+        assert await refused_with(guarded, "/v1/realtime", ended) == (3000, "invalid_api_key")
+    assert (await post(guarded, GA_DOORS[0], BODY))["value"].startswith("ek_")
+    for status in (401, 401, 429):
+        async with guarded.post(GA_DOORS[0], json=BODY, headers={"api-key": "wrong"}) as answer:
+            assert (answer.status, "retry-after" in answer.headers) == (status, status == 429)

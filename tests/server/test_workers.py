@@ -28,6 +28,8 @@ PATIENCE_S: Final = 30.0
 """When a test hangs, not when it is slow."""
 AZURE: Final = "/openai/realtime?api-version=2024-10-01-preview&deployment=gpt-4o-realtime-preview"
 
+SECRETS: Final = "/v1/realtime/client_secrets"
+
 fakes = server_fixtures.fakes
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="workers are forked")
@@ -254,7 +256,7 @@ async def test_a_host_is_replaced_and_goes_after_its_workers() -> None:
 
 
 async def test_the_real_server_with_two_workers(tmp_path: Path) -> None:
-    """Sessions in both, one quota for both, and an end in order."""
+    """Sessions in both, one quota and the same client secrets for both, and an end in order."""
     config = tmp_path / "vivavoce.toml"
     config.write_text(
         '[server]\nport = 0\nworkers = 2\n[resource]\nkeys = ["k"]\n'
@@ -272,9 +274,19 @@ async def test_the_real_server_with_two_workers(tmp_path: Path) -> None:
             ready = (await process.stdout.readline()).decode()
             [port] = re.findall(r"ws://127\.0\.0\.1:(\d+)/openai", ready)
             url = f"http://127.0.0.1:{port}{AZURE}"
+            browsers: list[aiohttp.ClientWebSocketResponse] = []
             sockets = [await http.ws_connect(url, headers={"api-key": "k"}) for _ in range(2)]
             left = [await _requests_left(socket) for socket in (*sockets, *sockets)]
             assert left == [2, 1, 0, 0]
+            # What one of them has minted, both know: who has the fewest connections gets the next.
+            async with http.post(f"http://127.0.0.1:{port}{SECRETS}", json={}, headers={"api-key": "k"}) as answer:
+                secret = {"api-key": (await answer.json())["value"]}
+            for _ in range(4):
+                browser = await http.ws_connect(f"http://127.0.0.1:{port}/v1/realtime", headers=secret)
+                assert (await browser.receive_json())["type"] == "session.created"
+                browsers.append(browser)
+            for browser in browsers:
+                await browser.close()
             process.terminate()
             for socket in sockets:
                 while (message := await socket.receive()).type is aiohttp.WSMsgType.TEXT:

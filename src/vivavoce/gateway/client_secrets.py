@@ -38,7 +38,7 @@ _ALIVE: Final = "client secrets"
 class Grant(msgspec.Struct, frozen=True, kw_only=True):
     """What a secret opens. Its ``repr`` has no settings, for they may hold what an application keeps to itself."""
 
-    account: str | None
+    account: str
     """ARM id."""
     deployment: str
     """Its name; empty for transcription sessions, for which none can be named: any serves them."""
@@ -71,7 +71,7 @@ class ClientSecrets:
     async def mint(
         self,
         *,
-        account: str | None,
+        account: str,
         deployment: str,
         dialect: Dialect,
         kind: SessionKind,
@@ -110,7 +110,7 @@ class ClientSecrets:
         grant = msgspec.json.decode(kept, type=Grant)
         if grant.expires_at <= self._clock():
             return Unknown("expired", credential, "a client secret that has expired")
-        if account is not None and grant.account is not None and not same_id(account, grant.account):
+        if account is not None and not same_id(account, grant.account):
             return Unknown("expired", credential, "a client secret of another account")
         return Principal(kind="ephemeral", id=principal_id(credential.value), account=grant.account, grant=grant)
 

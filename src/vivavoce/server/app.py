@@ -152,6 +152,7 @@ async def assembled(
             body_timeout_s=config.server.request_timeout_s,
             reduces_noise=reduces_noise,
             metrics=metrics,
+            audit=audit,
         )
         if metrics is not None:
             metrics.look_at(deployments.engines)

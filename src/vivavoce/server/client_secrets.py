@@ -19,6 +19,7 @@ from aiohttp import web
 from vivavoce.core import settings
 from vivavoce.core.ids import Ids
 from vivavoce.gateway.admission import AdmissionPolicy, check_token, nobody
+from vivavoce.gateway.audit import ANONYMOUS, Actor, Audit, Details
 from vivavoce.gateway.auth import credentials
 from vivavoce.gateway.client_secrets import (
     MAX_BODY_BYTES,
@@ -32,7 +33,8 @@ from vivavoce.gateway.client_secrets import (
 from vivavoce.gateway.deployments import Deployment
 from vivavoce.gateway.headers import custom_headers
 from vivavoce.gateway.principals import Principal, Unknown
-from vivavoce.gateway.resource import Account, host_label
+from vivavoce.gateway.resource import Account, deployment_id, host_label
+from vivavoce.gateway.roles import REALTIME
 from vivavoce.gateway.secret_doors import SECRET_DOORS, SecretDoor
 from vivavoce.gateway.shared.base import Unavailable
 from vivavoce.server.handshake import Handshake
@@ -46,6 +48,7 @@ from vivavoce.wire.session_config import SessionConfig
 
 log = logging.getLogger(__name__)
 
+_UNAUTHORIZED: Final = 401
 _JSON: Final = "application/json"
 _RETRY_S: Final = 10
 _STATUS: Final = {3000: 401, 4000: 400}
@@ -66,14 +69,18 @@ class SecretsEndpoint:
         body_timeout_s: float,
         reduces_noise: bool = False,
         metrics: Metrics | None = None,
+        audit: Audit | None = None,
     ) -> None:
-        """``metrics``: where they are counted, None for nowhere."""
+        """``metrics``: where they are counted; ``audit``: where it is written down who got one, and who was nobody;
+        None for nowhere.
+        """
         self._secrets = secrets
         self._policy = policy
         self._doorkeeper = doorkeeper
         self._body_timeout_s = body_timeout_s
         self._reduces_noise = reduces_noise
         self._metrics = metrics
+        self._audit = audit
 
     def register(self, router: web.UrlDispatcher) -> None:
         for path in SECRET_DOORS:
@@ -90,6 +97,9 @@ class SecretsEndpoint:
             log.info("no client secret at %s: %d, %s", door.path, status, handshake.ids)
             if self._metrics is not None:
                 self._metrics.secrets_refused.labels(str(status)).inc()
+            if self._audit is not None and status == _UNAUTHORIZED:
+                details = Details(status=status, code=_code(refused))
+                self._audit.record(ANONYMOUS, REALTIME, door.path, "refused", details, handshake.caller)
             return web.Response(
                 status=status,
                 body=msgspec.json.encode(answer),
@@ -154,6 +164,10 @@ class SecretsEndpoint:
         )
         if self._metrics is not None:
             self._metrics.secrets.labels(deployment.name).inc()
+        if self._audit is not None:
+            target = deployment_id(grant.account, deployment.name)
+            minted = Details(principal_id=principal_id(secret), principal_type="ephemeral", seconds=wanted.seconds)
+            self._audit.record(_actor(principal), REALTIME, target, "done", minted, handshake.caller)
         session = se.Session(
             id=_session_id(),
             model=deployment.reported_model,
@@ -253,6 +267,17 @@ def _refusal(refused: errors.Refused, *, azure: bool) -> tuple[int, dict[str, ob
         refused = rest_errors.RefusedRequest(_STATUS[refused.close_code], refused.error)
     assert isinstance(refused, rest_errors.RefusedRequest)
     return refused.status, refused.body(azure=azure), dict(refused.headers)
+
+
+def _code(refused: errors.Refused) -> str | None:
+    if isinstance(refused, errors.RefusedHandshake):
+        return refused.code
+    assert isinstance(refused, errors.RefusedSession | rest_errors.RefusedRequest)
+    return refused.error.code
+
+
+def _actor(who: Principal) -> Actor:
+    return Actor(kind=who.kind, id=who.id, tenant=who.tenant, oid=who.oid, appid=who.appid)
 
 
 def _session_id() -> str:
