@@ -61,6 +61,13 @@ class Talk {
     return found;
   }
 
+  // The session after an update that made it so. It sends two when it begins, one of tracing alone, in either order.
+  async updated(condition) {
+    const found = () => this.raw.find((event) => event.type === "session.updated" && condition(event.session));
+    await this.until(found);
+    return found().session;
+  }
+
   speak(sound) {
     for (let at = 0; at < sound.length; at += 4800) {
       this.session.sendAudio(new Uint8Array(sound.subarray(at, at + 4800)).buffer);
@@ -93,8 +100,7 @@ async function talking(check, { agent = AGENT, config = SERVER_VAD, url = OPENAI
 
 judge("connect: Bearer; session.update with everything that an agent sets", () =>
   talking(async (talk) => {
-    const { session } = await talk.last("session.updated");
-    assert.equal(session.instructions, "You help.");
+    const session = await talk.updated(({ instructions }) => instructions === "You help.");
     assert.equal(session.audio.input.transcription.model, "gpt-4o-mini-transcribe");
     assert.equal(session.audio.input.turn_detection.type, "server_vad");
     assert.deepEqual(session.tools.map((one) => one.name), ["get_weather"]);
@@ -104,6 +110,25 @@ judge("connect: Bearer; session.update with everything that an agent sets", () =
 judge("connect: Azure's address, key as Bearer", () =>
   talking(async (talk) => assert.equal((await talk.last("session.updated")).session.type, "realtime"), { url: AZURE }),
 );
+
+judge("connect: with a client secret, as browsers do; the session begins as it was asked to", async () => {
+  const session = { type: "realtime", model: MODEL, instructions: "Of the secret." };
+  const answer = await fetch(`http://127.0.0.1:${PORT}/v1/realtime/client_secrets`, {
+    method: "POST",
+    headers: { Authorization: `Bearer ${KEY}`, "Content-Type": "application/json" },
+    body: JSON.stringify({ session }),
+  });
+  const { value } = await answer.json();
+  assert.match(value, /^ek_/);
+  await talking(
+    async (talk) => {
+      assert.equal((await talk.last("session.created")).session.instructions, "Of the secret.");
+      talk.session.sendMessage("Good morning.");
+      await talk.until(() => talk.words === "You said: Good morning.");
+    },
+    { apiKey: value },
+  );
+});
 
 judge("refused: a wrong key is an error, with the service's code", async () => {
   const found = await new Promise((resolve) => {
@@ -138,8 +163,7 @@ judge("speech in: server VAD, transcript in the history, spoken answer", () =>
 judge("speech in with the settings that it comes with: semantic VAD ends the turn, spoken answer", () =>
   talking(
     async (talk) => {
-      const { session } = await talk.last("session.updated");
-      assert.equal(session.audio.input.turn_detection.type, "semantic_vad");
+      await talk.updated(({ audio }) => audio.input.turn_detection.type === "semantic_vad");
       talk.speak(Buffer.concat([question(), SILENCE]));
       await talk.last("response.done");
       assert.equal(talk.words, ECHO);

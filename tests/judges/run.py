@@ -41,6 +41,8 @@ PAGE: Final = HERE.parents[1] / "docs" / "reference" / "clients.md"
 INSTALL_S: Final = 900
 READY_S: Final = 60
 STOP_S: Final = 20
+_TRUST: Final = ("NODE_EXTRA_CA_CERTS", "SSL_CERT_FILE")
+"""What makes Node.js and Python trust a certificate."""
 JUDGE_S: Final = 600
 """When something hangs, not when it is slow."""
 
@@ -68,6 +70,7 @@ class Judge:
 
 
 _WSS: Final = "connects by wss:// only: serve --tls-cert, NODE_EXTRA_CA_CERTS"
+_PY_WSS: Final = "its Azure class connects by wss:// only: serve --tls-cert, SSL_CERT_FILE"
 JUDGES: Final = (
     Judge("openai-1.59", "openai", "openai_python.py", quick=True),
     Judge("openai-1.99", "openai", "openai_python.py"),
@@ -80,6 +83,9 @@ JUDGES: Final = (
     Judge("openai-agents-0.24", "openai-agents", "openai_agents.py"),
     Judge("npm-agents-realtime-0.20", "@openai/agents-realtime", "agents_realtime.mjs", quick=True),
     Judge("pipecat-0.0.80", "pipecat-ai", "pipecat_beta.py"),
+    Judge("pipecat-1.14", "pipecat-ai", "pipecat_ga.py"),
+    Judge("pydantic-ai-2.68", "pydantic-ai-slim", "pydantic_ai_ga.py", tls=True, note=_PY_WSS),
+    Judge("semantic-kernel-1.45", "semantic-kernel", "semantic_kernel_ga.py", tls=True, note=_PY_WSS),
     Judge(
         "rt-client-0.5",
         "rt-client",
@@ -89,9 +95,10 @@ JUDGES: Final = (
     Judge(
         "livekit-1.1",
         "livekit-plugins-openai",
-        "livekit_azure.py",
+        "livekit_plugin.py",
         note='speaks the edition of 2025: api-version 2025-04-01-preview, or profile = "azure-2025-04"',
     ),
+    Judge("livekit-1.8", "livekit-plugins-openai", "livekit_plugin.py"),
 )
 
 
@@ -249,7 +256,7 @@ def _server(log: Path, *, tls: bool = False) -> Iterator[dict[str, str]]:
             "JUDGE_SOUNDS": str(CACHE),
             "JUDGE_FRAMES": str(CACHE / "frames.jsonl"),
             "JUDGE_FRAMES_GA": str(CACHE / "frames-ga.jsonl"),
-            **({"NODE_EXTRA_CA_CERTS": str(certificate)} if certificate else {}),
+            **({name: str(certificate) for name in _TRUST} if certificate else {}),
         }
         process.send_signal(signal.SIGTERM)
         try:

@@ -96,15 +96,15 @@ class Raised(Generic[_Error]):
 
 
 @contextmanager
-def raising(kind: type[_Error]) -> Iterator[Raised[_Error]]:
-    """The block must raise an error of this kind."""
+def raising(kind: type[_Error] | tuple[type[_Error], ...]) -> Iterator[Raised[_Error]]:
+    """The block must raise an error of this kind, or of one of these."""
     raised = Raised[_Error]()
     try:
         yield raised
     except kind as error:
         raised.error = error
     else:
-        raise AssertionError(f"no {kind.__name__} came")
+        raise AssertionError(f"no {kind} came")
 
 
 async def eventually(condition: Callable[[], bool]) -> None:
