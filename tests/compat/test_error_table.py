@@ -19,6 +19,7 @@ from dev_tokens import GROUP, STRANGER, dev_token, token_of_an_unreachable_issue
 from error_cases import ErrorCase, error_cases
 from server_fakes import AZURE, KEY, NAME, OPENAI, Fakes, Wire, config, impatient, serving, session
 
+from vivavoce.config import Config, ModelsSettings
 from vivavoce.engines.registry import Registry
 from vivavoce.gateway.client_secrets import MAX_BODY_BYTES
 from vivavoce.gateway.shared.base import Unavailable
@@ -90,8 +91,33 @@ async def server(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> AsyncIterat
     one = config(max_sessions=1)
     other = msgspec.structs.replace(one.deployments[0], name=OTHER)
     both = msgspec.structs.replace(one, deployments=(*one.deployments, other))
-    async with serving(with_tokens(tmp_path, both, failures=2)) as server:
+    async with serving(with_tokens(tmp_path, with_a_retired_model(both), failures=2)) as server:
         yield server
+
+
+def with_a_retired_model(settings: Config) -> Config:
+    """And a deployment of it, ``retired``."""
+    source = {"title": "T", "url": "https://example.org", "date": "2025-01-01", "evidence": "own"}
+    version = {"version": "1", "stage": "Preview", "source": "own", "retirement": "2025-01-01"}
+    one = settings.deployments[0]
+    return msgspec.structs.replace(
+        settings,
+        deployments=(
+            *settings.deployments,
+            msgspec.structs.replace(one, name="retired", model="old-voice", version="1"),
+        ),
+        models=ModelsSettings(lifecycle="all", catalogue="own.toml"),
+        own_models={
+            "source": {"own": source},
+            "model": [
+                {"name": "old-voice", "capabilities": ["realtime"], "version": [version]},
+                {"name": one.model, "capabilities": ["realtime"], "version": [LIVING]},
+            ],
+        },
+    )
+
+
+LIVING = {"version": "2024-12-17", "stage": "Preview", "source": "own", "retirement_not_before": "2025-01-01"}
 
 
 @cache

@@ -24,6 +24,32 @@ _BEGINNING: Final = """\
 What this server knows of the models of Azure OpenAI: versions and how long they live, regions, quotas, throughput
 units. It is data, each row with the page that says so ([sources](#sources)); `vivavoce models` prints it.
 This page is made by `scripts/compatibility.py`.
+
+- A deployment that is made by the management API without a version gets the default version of the day.
+- A version that is retired cannot be deployed (400 `ServiceModelDeprecated`). One that is deprecated can: the
+  service refuses it to new customers only, and whoever runs this server is none.
+- The management API refuses a version with a sku, or in a region, that the service does not offer (400
+  `InvalidResourceProperties`), and more tokens than [Azure Government](#azure-government) grants (400
+  `InsufficientQuota`).
+
+[`[models]`](configuration.md#models) switches these off. Deployments in the configuration file are a developer's
+emulator: their models need not be here, and never retire unless `lifecycle = "all"`. Fine-tuned models are not here
+either, and never retire.
+
+## Upgrades
+
+| `versionUpgradeOption` | the deployment gets the default version |
+|---|---|
+| `OnceNewDefaultVersionAvailable` | on the day from which it is the default |
+| `OnceCurrentVersionExpired`, or none | on the day on which its own version retires |
+| `NoAutoUpgrade` | never; on the day on which its version retires it ends |
+
+Days begin at 00:00 UTC, and the server looks every quarter of an hour. Only the skus `Standard`,
+`GlobalStandard` and `DataZoneStandard` are upgraded; what is provisioned ends with its version. Nobody is
+brought to an older version, or to one that is retired itself: where there is no other, the deployment ends. One
+that has ended refuses connections: 410 `ModelDeprecated` on Azure's paths, `model_not_found` and close 4004 on
+OpenAI's. Sessions that are open keep the version that they began with. Every upgrade is in the
+[audit](audit.md).
 """
 
 _OWN: Final = """\

@@ -17,6 +17,7 @@ from vivavoce.gateway.admission import (
 from vivavoce.gateway.admission import admit as decide
 from vivavoce.gateway.deployments import Catalogue, Deployment
 from vivavoce.gateway.principals import Identities, Keys
+from vivavoce.gateway.resource import DeploymentRecord, Directory, Model, Sku
 from vivavoce.testing.directories import one_account
 from vivavoce.wire.dialects.profiles import GA_PROFILES, PROFILES
 from vivavoce.wire.errors import RefusedHandshake, RefusedSession
@@ -391,3 +392,36 @@ def test_nothing_shows_a_key() -> None:
     with pytest.raises(RefusedSession) as refusal:
         admit(openai(headers=(*BETA, ("Authorization", "Bearer s3cret"))), POLICY)
     assert "s3cret" not in f"{refusal.value} {refusal.value.error}"
+
+
+# ------------------------------------------------------------------------------------------------- retired models
+
+
+def test_a_deployment_whose_model_is_retired() -> None:
+    account = DIRECTORY().accounts[0]
+    records = [
+        DeploymentRecord(
+            account=account.id,
+            name=one.name,
+            sku=Sku("GlobalStandard", 1),
+            model=Model(one.model, one.version),
+            recipe="r",
+        )
+        for one in (VOICE, NEWER)
+    ]
+    directory = Directory([account], keys=DIRECTORY().keys(account.id), deployments=records)
+    policy = replace(
+        POLICY,
+        directory=lambda: directory,
+        has_ended=lambda record: record.model.version == "2024-10-01",
+    )
+    for request in (azure(), azure_ga()):
+        with pytest.raises(RefusedHandshake) as refused:
+            admit(request, policy)
+        assert (refused.value.status, refused.value.code) == (410, "ModelDeprecated")
+    with pytest.raises(RefusedSession) as told:
+        admit(openai(), policy)
+    assert (told.value.close_code, told.value.error.code) == (4004, "model_not_found")
+    assert "gpt-4o-realtime-preview-2024-10-01" in told.value.error.message
+    assert admit(azure((*AZURE[:1], ("deployment", "newer"))), policy).deployment is NEWER
+    assert admit(azure((*AZURE[:1], ("deployment", "mini"))), policy).deployment is MINI

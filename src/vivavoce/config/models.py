@@ -20,7 +20,7 @@ class ModelsSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
 
     lifecycle: LifecyclePolicy = "stored"
     """Whose versions retire and are upgraded: nobody's, those of deployments that were made by the management API,
-    or those of ``[[deployment]]`` too."""
+    or those of ``[[deployment]]`` too, which are never upgraded."""
     regions: bool = True
     """The management API refuses a model where the service does not offer it. A location that is no region of the
     service has everything."""

@@ -9,7 +9,8 @@
    and its holder have a role that opens what was asked for;
 4. calls, which this version does not join;
 5. a client secret: whether it is for sessions of this dialect and kind;
-6. ``api-version`` (Azure preview path), then the deployment, which a client secret has of its own;
+6. ``api-version`` (Azure preview path), then the deployment, which a client secret has of its own, and whether its
+   model still lives;
 7. a transcription session: whether the profile has such.
 
 Azure paths are refused before the upgrade (``RefusedHandshake``); the OpenAI path is upgraded first and then told
@@ -35,7 +36,7 @@ from vivavoce.gateway.client_secrets import Grant
 from vivavoce.gateway.deployments import Catalogue, Deployment
 from vivavoce.gateway.headers import custom_headers, returned_headers
 from vivavoce.gateway.principals import Principal, Unknown
-from vivavoce.gateway.resource import Account, Directory, deployment_id, host_label, id_key
+from vivavoce.gateway.resource import Account, DeploymentRecord, Directory, deployment_id, host_label, id_key
 from vivavoce.gateway.roles import REALTIME, allowed
 from vivavoce.wire import errors
 from vivavoce.wire.dialects import profiles
@@ -111,6 +112,8 @@ class AdmissionPolicy:
     subprotocol_keys: bool = True
     audience: str = "https://cognitiveservices.azure.com"
     """That a token must have; refusals name it."""
+    has_ended: Callable[[DeploymentRecord], bool] = lambda record: False
+    """Its model is retired."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -162,6 +165,7 @@ def admit(located: Located, who: Principal | Unknown, policy: AdmissionPolicy) -
     deployment = _DEPLOYMENT_AT[path](request, name, policy.catalogue, kind)
     if grant is not None and grant.deployment and deployment.name != grant.deployment:
         raise errors.secret_of_another_model(name) if path == OPENAI_PATH else errors.deployment_not_found()
+    _check_life(located, deployment, policy)
     profile = _ga_profile(path, deployment) if dialect == "ga" else _profile(request, path, deployment)
     if kind == "transcription" and not profiles.transcribes(profile):
         raise _unsupported(
@@ -231,6 +235,16 @@ def check_token(
         if azure:
             raise errors.permission_denied(holder, REALTIME, request)
         raise errors.insufficient_permissions(holder, REALTIME)
+
+
+def _check_life(located: Located, deployment: Deployment, policy: AdmissionPolicy) -> None:
+    directory = policy.directory()
+    account = located.account or directory.accounts[0]
+    record = directory.deployment(account.id, deployment.name)
+    if record is not None and policy.has_ended(record):
+        if located.path == OPENAI_PATH:
+            raise errors.model_retired_session(deployment.reported_model)
+        raise errors.model_retired()
 
 
 def _dialect(request: UpgradeRequest, path: str) -> Dialect:

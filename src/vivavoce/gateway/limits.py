@@ -100,10 +100,14 @@ class Rules:
         )
 
     def has_ended(self, record: DeploymentRecord) -> bool:
-        """Its version is retired, and it will get no other: sessions are refused (``errors.model_retired``)."""
+        """Its version is retired, and it will get no other: sessions are refused (``errors.model_retired``). What
+        is declared gets no other ever: the file says its version."""
         policy = self.models.lifecycle
         if policy == "off" or (record.declared and policy != "all"):
             return False
+        if record.declared:
+            version = self.catalogue.find(record.model.name, record.model.version, record.model.format)
+            return version is not None and version.is_retired(self.day())
         return has_ended(record.model, record.sku.name, record.version_upgrade_option, self.catalogue, self.day())
 
     def _model(self, record: DeploymentRecord, account: Account) -> Refusal | None:

@@ -24,6 +24,8 @@ from vivavoce.gateway.admission import AdmissionPolicy
 from vivavoce.gateway.audit import open_audit
 from vivavoce.gateway.client_secrets import ClientSecrets
 from vivavoce.gateway.deployments import Deployments, Recipe, Substitution, open_deployments
+from vivavoce.gateway.limits import Rules
+from vivavoce.gateway.models.upgrades import Upgrades
 from vivavoce.gateway.shared.base import SharedState
 from vivavoce.gateway.shared.opening import open_shared_state
 from vivavoce.gateway.store.declared import DeclaredStore
@@ -107,6 +109,7 @@ async def assembled(
     reduces_noise = noise_reduction.available()
     log.info("noise reduction is %s", "installed" if reduces_noise else "not installed")
     async with AsyncExitStack() as stack:
+        rules = Rules.of(config)
         audit = stack.enter_context(open_audit(config.audit))
         shared = await stack.enter_async_context(open_shared_state(config.counters, shared))
         store = DeclaredStore(config)
@@ -130,6 +133,7 @@ async def assembled(
             config.server.max_custom_headers,
             config.resource.subprotocol_keys,
             audience=(config.identity.entra or EntraSettings()).audience[0],
+            has_ended=rules.has_ended,
         )
         endpoint = RealtimeEndpoint(
             deployments=deployments,
@@ -154,6 +158,9 @@ async def assembled(
             metrics=metrics,
             audit=audit,
         )
+        if config.store is not None:
+            upgrading = asyncio.create_task(Upgrades(store, rules, audit).run(), name="upgrade deployments")
+            stack.callback(upgrading.cancel)
         if metrics is not None:
             metrics.look_at(deployments.engines)
             metrics.also(endpoint.count_events)

@@ -490,6 +490,16 @@ def deployment_not_found() -> RefusedHandshake:
     )
 
 
+def model_retired() -> RefusedHandshake:
+    """Source: github.com/epam/ai-dial-chat issue 4403."""
+    return RefusedHandshake(
+        410,
+        "ModelDeprecated",
+        "The model associated with the deployment is deprecated and no longer available for use. Please refer to "
+        "the Azure OpenAI service documentation for more information.",
+    )
+
+
 def operation_not_supported(detail: str) -> RefusedHandshake:
     """The code is spelled as the service spells it."""
     return RefusedHandshake(400, "OpperationNotSupported", detail)
@@ -527,6 +537,7 @@ def server_busy(retry_after_s: int) -> RefusedHandshake:
 
 _CLOSE_UNAUTHORIZED: Final = 3000
 _CLOSE_BAD_START: Final = 4000
+_CLOSE_NO_MODEL: Final = 4004
 _CLOSE_TRY_LATER: Final = 1013
 
 
@@ -586,6 +597,14 @@ def missing_model() -> RefusedSession:
 
 def invalid_model(model: str) -> RefusedSession:
     return RefusedSession(_CLOSE_BAD_START, "invalid_model", f'Model "{model}" is not supported in realtime mode.')
+
+
+def model_retired_session(model: str) -> RefusedSession:
+    return RefusedSession(
+        _CLOSE_NO_MODEL,
+        "model_not_found",
+        f"The model `{model}` has been deprecated, learn more here: https://platform.openai.com/docs/deprecations",
+    )
 
 
 def unsupported_dialect(detail: str) -> RefusedSession:
