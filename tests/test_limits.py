@@ -10,12 +10,14 @@ import msgspec
 import pytest
 
 from vivavoce.config import DeploymentSettings, LimitSettings, ServerSettings
+from vivavoce.config.identity import IdentitySettings
 
 PAGE = Path(__file__).parent.parent / "docs/reference/limits.md"
 TOLD = re.findall(r"\| `([^`]+)` = ([\d.]+) \|$", PAGE.read_text(encoding="utf-8"), re.MULTILINE)
 TABLES: dict[str, type[msgspec.Struct]] = {
     "[server] ": ServerSettings,
     "[[deployment]] ": DeploymentSettings,
+    "[identity] ": IdentitySettings,
     "[limits] ": LimitSettings,
 }
 

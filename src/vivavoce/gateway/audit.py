@@ -29,6 +29,7 @@ from typing import Final, Literal, TypeAlias
 import msgspec
 
 from vivavoce.config import AuditSettings, ConfigError
+from vivavoce.gateway.principals import Principal
 
 log = logging.getLogger(__name__)
 _record_log = logging.getLogger("vivavoce.audit")
@@ -62,6 +63,19 @@ class Actor(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 
 
 ANONYMOUS: Final = Actor(kind="anonymous")
+
+
+def actor_of(principal: Principal) -> Actor:
+    """A principal as an actor."""
+    return Actor(
+        kind=principal.kind,
+        id=principal.id,
+        tenant=principal.tenant,
+        oid=principal.oid,
+        appid=principal.appid,
+    )
+
+
 SERVER: Final = Actor(kind="server", id="vivavoce")
 """The server itself, by a policy that somebody set before."""
 

@@ -25,6 +25,8 @@ from typing import Final, TypeAlias
 
 Network: TypeAlias = ipaddress.IPv4Network | ipaddress.IPv6Network
 
+TRACKED: Final = 10_000
+"""Addresses, and accounts, whose failures are remembered."""
 _V6_CUSTOMER: Final = 64
 
 
@@ -71,7 +73,7 @@ class Throttle:
         failures: int = 60,
         account_failures: int = 600,
         window_s: float = 60.0,
-        tracked: int = 10_000,
+        tracked: int = TRACKED,
     ) -> None:
         self._clock = clock
         self._addresses = _Counts(failures, window_s, tracked)

@@ -17,10 +17,11 @@ from vivavoce.core.contract import ReserveQuota
 from vivavoce.core.session import CLOSE_GOING_AWAY, Identity, Session
 from vivavoce.core.usage import Tokens
 from vivavoce.gateway.admission import Admission, AdmissionPolicy, Located, admit, locate
-from vivavoce.gateway.audit import ANONYMOUS, Audit, Details
+from vivavoce.gateway.audit import ANONYMOUS, Audit, Details, actor_of
 from vivavoce.gateway.deployments import Deployment, Deployments
 from vivavoce.gateway.principals import Principal, Unknown
 from vivavoce.gateway.quota import Asked, Denied, Limiter, Reserved
+from vivavoce.gateway.roles import REALTIME
 from vivavoce.runtime.bugs import outline
 from vivavoce.runtime.driver import CLOSE_BUG, Driver
 from vivavoce.runtime.engines import Denial, Engines, Reservation
@@ -41,7 +42,6 @@ log = logging.getLogger(__name__)
 CLOSE_KEEPALIVE: Final = 1011
 _UNAUTHORIZED: Final = 401
 _CLOSE_UNAUTHORIZED: Final = 3000
-_REALTIME: Final = "Microsoft.CognitiveServices/accounts/OpenAI/deployments/realtime/action"
 _BUSY_RETRY_S: Final = 1
 _TURN_S: Final = 0.005
 """Seconds of work on one client's frames before the other sessions get a turn."""
@@ -119,23 +119,25 @@ class RealtimeEndpoint:
         """Any request that is for no other handler."""
         handshake = Handshake(request)
         path = _printable(handshake.asked.path)
+        who: Principal | Unknown | None = None
         try:
             located = locate(handshake.asked, self._policy)
-            admission = admit(located, await self._identify(handshake, located), self._policy)
+            who = await self._identify(handshake, located)
+            admission = admit(located, who, self._policy)
             if self.draining or len(self._open) >= self._max_sessions:
                 raise errors.server_busy(_BUSY_RETRY_S) if handshake.is_azure else errors.server_busy_session()
             config = self._first_config(admission, handshake)
         except RefusedHandshake as refused:
             log.info("refused %s: %d %s, %s", path, refused.status, refused.code, handshake.ids)
             self._count_refusal(refused.status)
-            if refused.status == _UNAUTHORIZED:
-                self._audit_refusal(handshake, Details(status=refused.status, code=refused.code))
+            if refused.status == _UNAUTHORIZED or refused.code == errors.WRONG_TENANT:
+                self._audit_refusal(handshake, who, refused.status, refused.code)
             return handshake.refuse(refused)
         except RefusedSession as refused:
             log.info("refused %s: %d %s, %s", path, refused.close_code, refused.reason, handshake.ids)
             self._count_refusal(refused.close_code)
             if refused.close_code == _CLOSE_UNAUTHORIZED:
-                self._audit_refusal(handshake, Details(status=refused.close_code, code=refused.error.code))
+                self._audit_refusal(handshake, who, refused.close_code, refused.error.code)
             return await handshake.tell(refused)
         return await self._serve(handshake, admission, config)
 
@@ -161,11 +163,15 @@ class RealtimeEndpoint:
         if self._metrics is not None:
             self._metrics.refused.labels(str(status)).inc()
 
-    def _audit_refusal(self, handshake: Handshake, details: Details) -> None:
-        if self._audit is not None:
-            self._audit.record(
-                ANONYMOUS, _REALTIME, handshake.asked.path, "refused", details, caller=handshake.caller
-            )
+    def _audit_refusal(
+        self, handshake: Handshake, who: Principal | Unknown | None, status: int, code: str | None
+    ) -> None:
+        if self._audit is None:
+            return
+        actor = actor_of(who) if isinstance(who, Principal) else ANONYMOUS
+        reason = who.why or None if isinstance(who, Unknown) else None
+        details = Details(status=status, code=code, reason=reason)
+        self._audit.record(actor, REALTIME, handshake.asked.path, "refused", details, caller=handshake.caller)
 
     def count_events(self) -> None:
         """Add to the metrics what the open sessions have heard and said since the last time."""

@@ -421,6 +421,10 @@ def session_expired(seconds: int) -> ErrorBody:
 # ------------------------------------------------------------------------------ refusals, Azure paths (HTTP)
 
 
+WRONG_TENANT: Final = "Tenant provided in token does not match resource token"
+"""A code, though a sentence: the service has it so."""
+
+
 def access_denied() -> RefusedHandshake:
     return RefusedHandshake(
         401,
@@ -450,10 +454,9 @@ def permission_denied(principal: str, action: str, operation: str) -> RefusedHan
 
 
 def wrong_tenant(tenant: str) -> RefusedHandshake:
-    """The code is a sentence, as the service has it."""
     return RefusedHandshake(
         400,
-        "Tenant provided in token does not match resource token",
+        WRONG_TENANT,
         f"Token tenant {tenant} does not match resource tenant.",
     )
 

@@ -193,7 +193,7 @@ class Management:
         self, asked: routes.Asked, who: list[Principal], answer: Answer, caller: audit.Caller | None
     ) -> None:
         self._record(
-            _actor(who[0]) if who else audit.ANONYMOUS,
+            audit.actor_of(who[0]) if who else audit.ANONYMOUS,
             asked.route.action,
             asked.target,
             "done" if answer.status < 400 else "failed" if answer.status >= 500 else "refused",
@@ -214,13 +214,3 @@ def _details(answer: Answer) -> audit.Details:
     refusal = answer.body.get("error") if answer.status >= 400 and isinstance(answer.body, dict) else None
     code = None if refusal is None else refusal["code"]
     return msgspec.structs.replace(answer.details, status=answer.status, code=code)
-
-
-def _actor(principal: Principal) -> audit.Actor:
-    return audit.Actor(
-        kind=principal.kind,
-        id=principal.id,
-        tenant=principal.tenant,
-        oid=principal.oid,
-        appid=principal.appid,
-    )
