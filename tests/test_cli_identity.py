@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -98,6 +100,27 @@ def test_keys_of_somebody_else(config: Path, capsys: pytest.CaptureFixture[str])
     for options in ([], ["--new-key"]):
         assert main(["token", "--config", str(config), "--oid", OID, *options]) == 2
         assert "these are no keys of a development issuer" in capsys.readouterr().err
+
+
+WITHOUT_THE_EXTRA = """
+import sys
+sys.modules["jwt"] = None
+from vivavoce.cli import main
+sys.exit(main(sys.argv[1:]))
+"""
+
+
+@pytest.mark.parametrize("command", ["token --oid aaaaaaaa-0000-0000-0000-000000000001", "serve --port 0"])
+def test_without_the_extra_its_name_is_told(config: Path, command: str) -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", WITHOUT_THE_EXTRA, *command.split(), "--config", str(config)],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert (done.returncode, done.stderr.splitlines()[-1].partition(": ")[0]) == (2, "vivavoce")
+    assert "the extra: pip install 'vivavoce[resource]'" in done.stderr
 
 
 # ------------------------------------------------------------------------------------------------- what it makes
