@@ -202,10 +202,19 @@ def test_D10_any_transcription_model(model: str, unit: str) -> None:
     assert (completed["transcript"], completed["usage"]["type"]) == ("hello", unit)
 
 
-def test_D11_no_client_secret() -> None:
-    greeting = Bench(LATEST).greeting[0]
-    assert isinstance(greeting, dict)
-    assert greeting["session"]["client_secret"] is None
+async def test_D11_client_secrets(client: ClientSession) -> None:
+    async with client.post("/v1/realtime/sessions", json={}, headers={"api-key": KEY}) as answer:
+        secret = (await answer.json())["client_secret"]["value"]
+    for path in (f"{AZURE.replace('2024-10-01', '2025-04-01')}&api-key={secret}", AZURE):
+        async with client.ws_connect(path, headers={"Authorization": f"Bearer {secret}"}) as socket:
+            assert (await Wire(socket).next())["session"].get("client_secret") is None
+    bearer = {"Authorization": f"Bearer {secret}"}
+    async with client.ws_connect("/v1/realtime", headers=bearer) as socket:
+        assert (await Wire(socket).next())["error"]["code"] == "api_version_mismatch"
+    async with client.ws_connect("/v1/realtime?intent=transcription", headers=bearer | BETA) as socket:
+        assert (await Wire(socket).next())["error"]["code"] == "session_type_mismatch"
+    async with client.ws_connect("/v1/realtime", headers={"Authorization": "Bearer ek_ended"}) as socket:
+        assert (await Wire(socket).next())["error"]["code"] == "invalid_api_key"
 
 
 def test_D12_sound_of_the_assistant_is_not_kept() -> None:
