@@ -459,6 +459,8 @@ def test_check_config_shows_accounts_and_recipes(tmp_path: Path, capsys: pytest.
     [[deployment]]
     name = "till"
     account = "shop"
+    [store]
+    url = "postgresql://ann:s3cret-2@db/voice"
     [recipe.tuned]
     models = ["*.ft-*", "gpt-4o"]
     profile = "azure-2025-04"
@@ -473,7 +475,8 @@ def test_check_config_shows_accounts_and_recipes(tmp_path: Path, capsys: pytest.
         ["tuned", "*.ft-*,"],
     ]
     assert ["tuned", "*.ft-*,", "gpt-4o", "azure-2025-04", "silero", "pocketsphinx"] in [row[:6] for row in rows]
-    assert shown.out.splitlines()[-2:] == [
+    assert shown.out.splitlines()[-3:] == [
+        f"{file}: store, postgresql+psycopg://ann:***@db/voice",
         f"{file}: account shop, 1 key",
         f"{file}: ok. Resource bank, 127.0.0.1:8089, no keys",
     ]

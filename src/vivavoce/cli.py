@@ -180,11 +180,12 @@ def serve(
 
 async def _serve(config: Config, made: Secret | None) -> int:
     from vivavoce.gateway.deployments import EngineStartError
+    from vivavoce.gateway.store.base import StoreUnavailable
     from vivavoce.server import app as server
 
     try:
         return await server.serve(config, on_ready=lambda ready: _announce(config, ready.port, made))
-    except EngineStartError as error:
+    except (EngineStartError, StoreUnavailable) as error:
         raise Failure(FAILED, str(error)) from error
     except OSError as error:
         raise _cannot_listen(config, error) from error
@@ -275,12 +276,13 @@ class _Fleet:
 
     def _guarded(self, work: Callable[[], Coroutine[Any, Any, int]]) -> int:
         from vivavoce.gateway.deployments import EngineStartError
+        from vivavoce.gateway.store.base import StoreUnavailable
 
         try:
             return _run(work)
         except ConfigError as error:
             return _complain(str(error), WRONG)
-        except EngineStartError as error:
+        except (EngineStartError, StoreUnavailable) as error:
             return _complain(str(error), FAILED)
 
 
@@ -585,10 +587,12 @@ def check_config(file: Annotated[Path, typer.Argument(metavar="FILE", help="Conf
     from vivavoce.gateway.deployments import Deployment, build_engines
     from vivavoce.gateway.limits import catalogue_of
     from vivavoce.gateway.store.declared import Declared
+    from vivavoce.gateway.store.opening import describe_store
     from vivavoce.server import tokenizer
     from vivavoce.server.tls import server_context
 
     config = load_config(file, environ=os.environ)
+    store = describe_store(config)
     catalogue_of(config)
     Declared(config)
     build_engines(config, Registry.installed())
@@ -624,6 +628,8 @@ def check_config(file: Annotated[Path, typer.Argument(metavar="FILE", help="Conf
         print_table(table)
     server = config.server
     place = f"{server.host}:{server.port}{', TLS' if server.tls_cert else ''}"
+    if store:
+        typer.echo(f"{file}: store, {store}")
     for account in config.more_accounts:
         typer.echo(f"{file}: account {account.name}, {_counted_keys(account.keys)}")
     typer.echo(f"{file}: ok. Resource {config.resource.name}, {place}, {_counted_keys(config.resource.keys)}")

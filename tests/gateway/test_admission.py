@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from dataclasses import replace
 
 import pytest
@@ -36,7 +37,14 @@ VOICE = deployment("voice", "gpt-4o-realtime-preview", "2024-10-01")
 NEWER = deployment("newer", "gpt-4o-realtime-preview", "2024-12-17")
 MINI = deployment("mini", "gpt-4o-mini-realtime-preview", "")
 DIRECTORY = one_account("good", "other")
-POLICY = AdmissionPolicy(Catalogue([VOICE, NEWER, MINI]), DIRECTORY)
+
+
+def offering(catalogue: Catalogue) -> Callable[[str], Catalogue]:
+    """In every account."""
+    return lambda _: catalogue
+
+
+POLICY = AdmissionPolicy(offering(Catalogue([VOICE, NEWER, MINI])), DIRECTORY)
 IDENTITIES = Identities([Keys(DIRECTORY)])
 
 KEY: Pairs = (("api-key", "good"),)
@@ -145,7 +153,7 @@ def test_a_profile_is_pinned_for_its_dialect_alone(pinned: str) -> None:
 @pytest.mark.parametrize("request_", [azure_ga(TRANSCRIPTION), openai(TRANSCRIPTION, BEARER)])
 def test_a_ga_transcription_session_is_served_by_the_first(request_: UpgradeRequest) -> None:
     old = replace(VOICE, profile="azure-2024-10-01")
-    policy = replace(POLICY, catalogue=Catalogue([old, NEWER]))
+    policy = replace(POLICY, catalogue=offering(Catalogue([old, NEWER])))
     assert (admit(request_, policy).deployment, admit(request_, policy).kind) == (old, "transcription")
 
 
@@ -155,7 +163,7 @@ def test_every_known_api_version_is_admitted(version: str) -> None:
 
 
 def of_version(version: str, profile: str = "") -> AdmissionPolicy:
-    return replace(POLICY, catalogue=Catalogue([deployment("voice", "m", version, profile)]))
+    return replace(POLICY, catalogue=offering(Catalogue([deployment("voice", "m", version, profile)])))
 
 
 def of_api_version(version: str) -> UpgradeRequest:
@@ -358,13 +366,13 @@ def test_transcription_sessions_need_to_name_no_deployment(request_: UpgradeRequ
 def test_a_transcription_session_that_names_no_deployment_gets_the_first_that_can() -> None:
     old = deployment("old", "m", "", "azure-2024-12-17")
     new = deployment("new", "m", "", "azure-2025-04")
-    policy = replace(POLICY, catalogue=Catalogue([old, new, VOICE]))
+    policy = replace(POLICY, catalogue=offering(Catalogue([old, new, VOICE])))
     assert admit(openai(TRANSCRIPTION), policy).deployment is new
     assert admit(azure((*LATEST, *TRANSCRIPTION)), policy).deployment is new
     with pytest.raises(RefusedSession) as refusal:
         admit(openai((*TRANSCRIPTION, ("model", "old"))), policy)
     assert (refusal.value.close_code, refusal.value.error.code) == (4000, "unsupported_api_shape")
-    only_old = replace(POLICY, catalogue=Catalogue([old]))
+    only_old = replace(POLICY, catalogue=offering(Catalogue([old])))
     with pytest.raises(RefusedHandshake) as refused:
         admit(azure((*LATEST, *TRANSCRIPTION)), only_old)
     assert (refused.value.status, refused.value.code) == (400, "OpperationNotSupported")

@@ -4,9 +4,10 @@ import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Mapping
 from contextlib import aclosing
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
@@ -35,7 +36,9 @@ from vivavoce.gateway.deployments import (
     open_engines,
 )
 from vivavoce.gateway.quota import Quota
+from vivavoce.gateway.resource import DeploymentRecord, Model, Sku
 from vivavoce.gateway.shared.memory import MemoryState
+from vivavoce.gateway.store.declared import Declared
 from vivavoce.wire.session_config import VOICES
 
 ALL_VOICES: dict[str, str] = {voice: voice for voice in VOICES}
@@ -348,7 +351,8 @@ async def test_engines_run_inside_the_block_and_close_in_reverse(bench: Bench) -
         bench.log.clear()
         (one,) = served
         assert served["gpt-4o-realtime-preview"] is one
-        assert served.catalogue.by_model("gpt-4o-realtime-preview-2024-12-17") is one.deployment
+        catalogue = served.catalogue(one.deployment.account)
+        assert catalogue.by_model("gpt-4o-realtime-preview-2024-12-17") is one.deployment
         assert one.recipe.vad.name == "silero"
     assert bench.log == CLOSED
 
@@ -508,3 +512,95 @@ async def test_what_stands_in_for_an_engine_has_no_gate_here(tmp_path: Path) -> 
 
     async with open_deployments(config, instead=instead) as deployments:
         assert deployments["a"].recipe.synthesizer is stand_in
+
+
+# -------------------------------------------------------------------------------------------- following a directory
+
+ACCOUNTS = """
+[resource]
+name = "voice"
+[[account]]
+name = "bank"
+subdomain = "front"
+[[deployment]]
+name = "gpt"
+[[deployment]]
+name = "gpt"
+account = "bank"
+capacity = 2
+[recipe.tuned]
+models = ["m"]
+instructions = "Be brief."
+"""
+
+
+def stored(account: str, name: str, **changes: Any) -> DeploymentRecord:
+    record = DeploymentRecord(
+        account=account, name=name, sku=Sku("Standard", 1), model=Model("m", "1"), recipe="tuned"
+    )
+    return replace(record, **changes)
+
+
+async def test_each_account_has_its_own_deployments(bench: Bench, tmp_path: Path) -> None:
+    config = configured(ACCOUNTS, tmp_path)
+    voice, bank = (one.id for one in Declared(config).accounts)
+    async with open_deployments(config, bench) as served:
+        assert [one.deployment.label for one in served] == ["gpt", "front/gpt"]
+        first, second = served.catalogue(voice).by_name("gpt"), served.catalogue(bank.upper()).by_name("gpt")
+        assert first is served["gpt"].deployment
+        assert second is served["front/gpt"].deployment
+        assert served.catalogue("/nowhere").by_name("gpt") is None
+
+
+async def test_what_is_served_follows_the_directory(
+    bench: Bench, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    config = configured(ACCOUNTS, tmp_path)
+    declared = Declared(config)
+    bank = declared.accounts[1].id
+    async with open_deployments(config, bench, clock=lambda: 0.0) as served:
+        gpt = served["gpt"]
+        served.follow(declared.directory(deployments=[stored(bank, "new"), stored(bank, "other")]))
+        new, other = served["front/new"], served["front/other"]
+        assert (new.deployment.instructions, new.deployment.tokens_per_minute) == ("Be brief.", 1000)
+        assert new.recipe == gpt.recipe
+        assert served.catalogue(bank).by_name("new") is new.deployment
+        assert isinstance(new.quota, Quota)
+        new.quota.reserve(400)
+
+        changed = stored(bank, "new", sku=Sku("Standard", 2), tags={"a": "b"})
+        served.follow(declared.directory(deployments=[changed, stored(bank, "other")]))
+        assert served["front/new"] is not new
+        assert (served["gpt"], served["front/other"]) == (gpt, other)
+        assert served["gpt"] is gpt
+        assert served["front/other"] is other
+        # It counts on where it was.
+        assert [(one.limit, one.remaining) for one in served["front/new"].quota.status()] == [
+            (12, 11),
+            (2000, 1600),
+        ]
+
+        served.follow(declared.directory(deployments=[stored(bank, "other")]))
+        assert served.catalogue(bank).by_name("new") is None
+        assert [one.deployment.label for one in served] == ["gpt", "front/gpt", "front/other"]
+        assert new.quota.status()[1].remaining == 600
+    assert caplog.messages == []
+
+
+async def test_what_nothing_here_does_is_not_served_and_told_once(
+    bench: Bench, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    config = configured(ACCOUNTS, tmp_path)
+    declared = Declared(config)
+    bank = declared.accounts[1].id
+    unknown = stored(bank, "new", recipe="gone", model=Model("unknown", "1"))
+    async with open_deployments(config, bench) as served:
+        for _ in range(2):
+            served.follow(
+                declared.directory(deployments=[unknown, stored(bank, "x", provisioning_state="Deleting")])
+            )
+            assert served.catalogue(bank).by_name("new") is None
+            assert served.catalogue(bank).by_name("x") is None
+    assert caplog.messages == [
+        f"deployment {bank}/deployments/new cannot be used: nothing here does the work of its model"
+    ]

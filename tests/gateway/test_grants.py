@@ -27,7 +27,8 @@ def deployment(name: str, profile: str = "") -> Deployment:
 
 
 VOICE, OTHER, OLD = deployment("voice"), deployment("other"), deployment("old", "azure-2024-10-01")
-POLICY = AdmissionPolicy(Catalogue([OTHER, VOICE, OLD]), one_account())
+CATALOGUE = Catalogue([OTHER, VOICE, OLD])
+POLICY = AdmissionPolicy(lambda account: CATALOGUE, one_account())
 
 
 def grant(dialect: Literal["preview", "ga"] = "ga", kind: SessionKind = "realtime", name: str = "voice") -> Grant:

@@ -207,23 +207,22 @@ def test_the_label_of_a_host(host: str, label: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("host", "keys", "meant"),
+    ("host", "opened", "meant"),
     [
-        ("bank.openai.azure.com", (), "bank"),
-        ("BANK.example:8089", (), "bank"),
-        ("bank", ("v1",), "bank"),  # the host wins, and the key will not open it
-        ("127.0.0.1:8089", (), "Voice"),
-        ("127.0.0.1:8089", ("b1",), "bank"),
-        ("localhost", ("b1",), "bank"),
-        ("localhost", ("unknown", "b1", "v1"), "bank"),
-        ("localhost", ("unknown",), "Voice"),
-        ("other.openai.azure.com", ("b1",), "bank"),
-        ("www.bank.example", (), "Voice"),
-        ("", (), "Voice"),
+        ("bank.openai.azure.com", None, "bank"),
+        ("BANK.example:8089", None, "bank"),
+        ("bank", VOICE.id, "bank"),  # the host wins, and the key will not open it
+        ("127.0.0.1:8089", None, "Voice"),
+        ("127.0.0.1:8089", BANK.id, "bank"),
+        ("localhost", BANK.id.upper(), "bank"),
+        ("localhost", account("gone").id, "Voice"),
+        ("other.openai.azure.com", BANK.id, "bank"),
+        ("www.bank.example", None, "Voice"),
+        ("", None, "Voice"),
     ],
 )
-def test_the_account_that_a_request_means(host: str, keys: tuple[str, ...], meant: str) -> None:
-    assert meant_account(DIRECTORY, host, map(digest, keys)).name == meant
+def test_the_account_that_a_request_means(host: str, opened: str | None, meant: str) -> None:
+    assert meant_account(DIRECTORY, host, opened).name == meant
 
 
 def test_a_subdomain_may_differ_from_the_name() -> None:

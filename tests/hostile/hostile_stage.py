@@ -94,12 +94,14 @@ class Stage:
         self.transcriber = PuppetTranscriber()
         self.models = {rate: PuppetSpeechModel(rate) for rate in RATES}
         await self._stack.enter_async_context(self.pool)
+        directory = one_account(_KEY)
         served: list[Served] = []
         engines: dict[str, Engines] = {}
         for profile in self._profiles:
             for rate, model in self.models.items():
                 deployment = Deployment(
                     name=f"{profile}.{rate}",
+                    account=directory().accounts[0].id,
                     model=MODEL,
                     version="",
                     profile=profile,
@@ -116,10 +118,9 @@ class Stage:
                 served.append(Served(deployment, cast(Recipe, None), quota))
                 engines[deployment.name] = Engines(self.pool, self.transcriber, PuppetEndOfTurn(), Native(model))
         deployments = Deployments(served)
-        directory = one_account(_KEY)
         self.endpoint = RealtimeEndpoint(
             deployments=deployments,
-            engines=engines,
+            engines=lambda served: engines[served.deployment.name],
             policy=AdmissionPolicy(deployments.catalogue, directory),
             doorkeeper=Doorkeeper(Identities([Keys(directory)])),
             max_sessions=8,

@@ -96,7 +96,7 @@ async def test_a_session_cut_after_a_frame(server: Server, fakes: Fakes, frames:
         await no_sessions(server)
     await only(tasks)
     await eventually(lambda: open_files() == files)
-    engines = server.endpoint._engines[NAME]
+    engines = server.endpoint._engines(server.endpoint._deployments[NAME])
     await eventually(lambda: not engines.vad_pool._streams)
     assert (fakes.model.running, fakes.synthesizer.running, fakes.transcriber.running) == (0, 0, 0)
     # An answer that was not finished costs what was made of it, not what was set aside for it.

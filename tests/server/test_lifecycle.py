@@ -37,7 +37,8 @@ server = server_fixtures.server
 
 
 def pools(server: Server) -> list[VadPool]:
-    return [engines.vad_pool for engines in server.endpoint._engines.values()]
+    endpoint = server.endpoint
+    return [endpoint._engines(served).vad_pool for served in endpoint._deployments]
 
 
 async def respond(wire: Wire, fakes: Fakes) -> None:

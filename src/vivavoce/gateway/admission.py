@@ -36,7 +36,16 @@ from vivavoce.gateway.client_secrets import Grant
 from vivavoce.gateway.deployments import Catalogue, Deployment
 from vivavoce.gateway.headers import custom_headers, returned_headers
 from vivavoce.gateway.principals import Principal, Unknown
-from vivavoce.gateway.resource import Account, DeploymentRecord, Directory, deployment_id, host_label, id_key
+from vivavoce.gateway.resource import (
+    Account,
+    DeploymentRecord,
+    Directory,
+    deployment_id,
+    host_label,
+    id_key,
+    meant_account,
+    same_id,
+)
 from vivavoce.gateway.roles import REALTIME, allowed
 from vivavoce.wire import errors
 from vivavoce.wire.dialects import profiles
@@ -105,7 +114,8 @@ class Admission:
 class AdmissionPolicy:
     """What the decision rests on."""
 
-    catalogue: Catalogue
+    catalogue: Callable[[str], Catalogue]
+    """What an account (its id) has now."""
     directory: Callable[[], Directory]
     """As it is now."""
     max_custom_headers: int = 10
@@ -155,17 +165,22 @@ def admit(located: Located, who: Principal | Unknown, policy: AdmissionPolicy) -
     grant = who.grant if isinstance(who.grant, Grant) else None
     kind: SessionKind = "transcription" if request.parameter("intent") == "transcription" else "realtime"
     name = request.parameter(_NAMED_BY[path])
+    account = meant_account(policy.directory(), request.header("host"), who.account)
+    if who.account is not None and not same_id(who.account, account.id):
+        # It was there a moment ago.
+        raise nobody(Unknown("unknown", located.offered[0]), policy.audience, azure=path != OPENAI_PATH)
+    catalogue = policy.catalogue(account.id)
     if who.is_token:
-        _check_role(located, who, name, kind, policy)
+        _check_role(located, who, name, kind, policy, account)
     if path != AZURE_PREVIEW_PATH and request.parameter("call_id"):
         raise _unsupported(path, "Joining a call (call_id) is not supported by this server.")
     if grant is not None:
         kind = _granted_kind(grant, dialect, kind, path)
         name = name or grant.deployment
-    deployment = _DEPLOYMENT_AT[path](request, name, policy.catalogue, kind)
+    deployment = _DEPLOYMENT_AT[path](request, name, catalogue, kind)
     if grant is not None and grant.deployment and deployment.name != grant.deployment:
         raise errors.secret_of_another_model(name) if path == OPENAI_PATH else errors.deployment_not_found()
-    _check_life(located, deployment, policy)
+    _check_life(path, account, deployment, policy)
     profile = _ga_profile(path, deployment) if dialect == "ga" else _profile(request, path, deployment)
     if kind == "transcription" and not profiles.transcribes(profile):
         raise _unsupported(
@@ -209,40 +224,38 @@ def nobody(who: Unknown, audience: str, *, azure: bool) -> errors.Refused:
             )
 
 
-def _check_role(located: Located, who: Principal, name: str, kind: SessionKind, policy: AdmissionPolicy) -> None:
+def _check_role(
+    located: Located, who: Principal, name: str, kind: SessionKind, policy: AdmissionPolicy, account: Account
+) -> None:
     """For what it asks for, be it there or not."""
     request, path = located.request, located.path
     with suppress(errors.Refused):
-        name = _DEPLOYMENT_AT[path](request, name, policy.catalogue, kind).name
-    check_token(who, located.account, name, policy, f"GET {path}", azure=path != OPENAI_PATH)
+        name = _DEPLOYMENT_AT[path](request, name, policy.catalogue(account.id), kind).name
+    check_token(who, account, name, policy, f"GET {path}", azure=path != OPENAI_PATH)
 
 
 def check_token(
-    who: Principal, account: Account | None, name: str, policy: AdmissionPolicy, request: str, *, azure: bool
+    who: Principal, account: Account, name: str, policy: AdmissionPolicy, request: str, *, azure: bool
 ) -> None:
     """Whether it is of the account's tenant, and its holder has a role that opens the deployment, there or not.
 
-    ``account``: None for the first; ``name``: of the deployment, empty for all of the account; ``request``: method
-    and path. Raises ``RefusedHandshake`` (``azure``) or ``RefusedSession``.
+    ``name``: of the deployment, empty for all of the account; ``request``: method and path. Raises
+    ``RefusedHandshake`` (``azure``) or ``RefusedSession``.
     """
-    directory = policy.directory()
-    account = account or directory.accounts[0]
     if who.tenant is not None and who.tenant != id_key(account.tenant):
         raise errors.wrong_tenant(who.tenant) if azure else errors.invalid_token_session()
     scope = deployment_id(account.id, name) if name else account.id
-    if not allowed(directory, who, REALTIME, scope):
+    if not allowed(policy.directory(), who, REALTIME, scope):
         holder = who.oid or who.id
         if azure:
             raise errors.permission_denied(holder, REALTIME, request)
         raise errors.insufficient_permissions(holder, REALTIME)
 
 
-def _check_life(located: Located, deployment: Deployment, policy: AdmissionPolicy) -> None:
-    directory = policy.directory()
-    account = located.account or directory.accounts[0]
-    record = directory.deployment(account.id, deployment.name)
+def _check_life(path: str, account: Account, deployment: Deployment, policy: AdmissionPolicy) -> None:
+    record = policy.directory().deployment(account.id, deployment.name)
     if record is not None and policy.has_ended(record):
-        if located.path == OPENAI_PATH:
+        if path == OPENAI_PATH:
             raise errors.model_retired_session(deployment.reported_model)
         raise errors.model_retired()
 

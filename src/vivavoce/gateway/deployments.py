@@ -8,6 +8,8 @@ Laws
 3. Engines start together before anybody is served. When one fails, all that were begun are closed again, in reverse
    order; the same at the end.
 4. What is wrong with the configuration is found before anything is started, as a ``ConfigError`` with its path.
+5. What is served follows a :class:`Directory`: deployments come, change and go while sessions run, and a session
+   keeps the :class:`Served` that it began with. Engines are those of the configuration, and neither come nor go.
 """
 
 from __future__ import annotations
@@ -17,7 +19,7 @@ import logging
 import time
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Final, TypeAlias, cast
 
@@ -40,8 +42,11 @@ from vivavoce.engines.registry import (
     Watched,
 )
 from vivavoce.gateway.quota import MINUTE_S, Limiter, RateLimits, limiter
+from vivavoce.gateway.recipes import Recipes
+from vivavoce.gateway.resource import DeploymentRecord, Directory, id_key
 from vivavoce.gateway.shared.base import SharedState
 from vivavoce.gateway.shared.memory import MemoryState
+from vivavoce.gateway.store.declared import Declared
 from vivavoce.wire.session_config import VOICES
 
 logger = logging.getLogger(__name__)
@@ -67,6 +72,10 @@ class Deployment:
     """A model under a name of the resource's own."""
 
     name: str
+    account: str = ""
+    """Id of its account."""
+    label: str = ""
+    """By which metrics, counters and logs know it, unique; its name, where that is not said."""
     model: str
     version: str
     """May be empty."""
@@ -87,10 +96,13 @@ class Deployment:
     speculate: bool = False
     """Answers to turns that are likely over are begun, and held back until they are."""
 
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "label", self.label or self.name)
+
     @property
     def allowance_name(self) -> str:
-        """Where what it spends on speculation is counted; no deployment has such a name."""
-        return f"{self.name} speculation"
+        """Where what it spends on speculation is counted; no deployment has such a label."""
+        return f"{self.label} speculation"
 
     @property
     def reported_model(self) -> str:
@@ -115,6 +127,19 @@ class Deployment:
             or (REQUEST_WINDOW_S if settings.requests_per_minute is None else MINUTE_S),
             speculate=settings.speculate,
         )
+
+    @classmethod
+    def of_record(cls, record: DeploymentRecord, work: WorkSettings, label: str) -> Deployment:
+        """``work``: what does its work."""
+        if not (record.declared and isinstance(work, DeploymentSettings)):
+            work = DeploymentSettings(
+                name=record.name,
+                model=record.model.name,
+                version=record.model.version,
+                capacity=record.sku.capacity,
+                **{name: getattr(work, name) for name in WorkSettings.__struct_fields__},
+            )
+        return replace(cls.of(work), account=record.account, label=label)
 
 
 @dataclass(frozen=True, slots=True)
@@ -341,18 +366,58 @@ def _missing_voices(kind: EngineKind, engine: Engine) -> str | None:
 
 
 class Deployments:
-    """All that is served, by name."""
+    """All that is served, the first account's first."""
 
-    def __init__(self, served: Iterable[Served], engines: EngineSet | None = None) -> None:
-        self._served = {one.deployment.name: one for one in served}
+    def __init__(
+        self,
+        served: Iterable[Served] = (),
+        engines: EngineSet | None = None,
+        serve: Callable[[DeploymentRecord, str], Served | None] | None = None,
+    ) -> None:
+        """``serve``: what a deployment is served by, given its label; None where nothing does its work. It is
+        called when :meth:`follow` meets one that is new or has changed."""
+        self._served = {one.deployment.label: one for one in served}
+        self._records: dict[str, DeploymentRecord] = {}
+        self._serve = serve
+        self._catalogues: dict[str, Catalogue] = {}
         self.engines = engines or EngineSet({})
-        self.catalogue = Catalogue(one.deployment for one in self._served.values())
 
     def __iter__(self) -> Iterator[Served]:
         return iter(self._served.values())
 
-    def __getitem__(self, name: str) -> Served:
-        return self._served[name]
+    def __getitem__(self, label: str) -> Served:
+        """Raises KeyError."""
+        return self._served[label]
+
+    def catalogue(self, account: str) -> Catalogue:
+        """What clients may ask an account (its id) for, now."""
+        key = id_key(account)
+        if key not in self._catalogues:
+            deployments = (one.deployment for one in self._served.values())
+            self._catalogues[key] = Catalogue(one for one in deployments if id_key(one.account) == key)
+        return self._catalogues[key]
+
+    def follow(self, directory: Directory) -> None:
+        """Serve what the directory has, and nothing else. What has not changed stays the same object."""
+        assert self._serve is not None
+        before, known = self._served, self._records
+        self._served, self._records, self._catalogues = {}, {}, {}
+        for account in directory.accounts:
+            for record in directory.deployments(account.id):
+                label = record.name if account is directory.accounts[0] else f"{account.subdomain}/{record.name}"
+                served = before.get(label) if known.get(label) == record else self._served_by(record, label)
+                self._records[label] = record
+                if served is not None:
+                    self._served[label] = served
+
+    def _served_by(self, record: DeploymentRecord, label: str) -> Served | None:
+        assert self._serve is not None
+        if record.provisioning_state != "Succeeded":
+            return None
+        served = self._serve(record, label)
+        if served is None:
+            logger.warning("deployment %s cannot be used: nothing here does the work of its model", record.id)
+        return served
 
     def failing(self) -> list[str]:
         """Kind and name of every engine that says that it does not work now."""
@@ -368,12 +433,14 @@ async def open_deployments(
     shared: SharedState | None = None,
     instead: Substitution | None = None,
     watches: Watches | None = None,
+    directory: Directory | None = None,
 ) -> AsyncIterator[Deployments]:
     """Make and start the engines, serve within the block, close the engines at its end.
 
     ``registry``: None for the installed engines; ``clock``: monotone seconds for the quotas; ``shared``: where
     they count, None for counters of this process; ``instead``: what to use in the place of an engine, whose limits
-    and watch are then where it is. Raises :class:`ConfigError` and :class:`EngineStartError` on the way in.
+    and watch are then where it is; ``directory``: what is served at first, None for what the configuration
+    declares. Raises :class:`ConfigError` and :class:`EngineStartError` on the way in.
     """
     made = dict(build_engines(config, registry or Registry.installed()))
     used = {key: engine if instead is None else instead(key, engine) for key, engine in made.items()}
@@ -381,22 +448,26 @@ async def open_deployments(
     engines = EngineSet(used | dict(here))
     for name in config.unused_engines():
         logger.warning("engine.%s is used by no deployment", name)
-    deployments = [Deployment.of(settings) for settings in config.deployments]
-    shared = shared or MemoryState()
+    recipes = Recipes(config)
+    state = shared or MemoryState()
+
+    def serve(record: DeploymentRecord, label: str) -> Served | None:
+        work = recipes.work(record)
+        if work is None:
+            return None
+        one = Deployment.of_record(record, work, label)
+        return Served(
+            one,
+            engines.recipe(one),
+            _limiter(one, one.label, clock, state),
+            _limiter(one, one.allowance_name, clock, state) if one.speculate else None,
+        )
+
+    deployments = Deployments(engines=engines, serve=serve)
+    deployments.follow(Declared(config).directory() if directory is None else directory)
     await engines.start()
     try:
-        yield Deployments(
-            (
-                Served(
-                    one,
-                    engines.recipe(one),
-                    _limiter(one, one.name, clock, shared),
-                    _limiter(one, one.allowance_name, clock, shared) if one.speculate else None,
-                )
-                for one in deployments
-            ),
-            engines,
-        )
+        yield deployments
     finally:
         await engines.close()
 

@@ -300,18 +300,13 @@ def host_label(host: str) -> str:
     return ""
 
 
-def meant_account(directory: Directory, host: str, digests: Iterable[bytes] = ()) -> Account:
-    """The account that a request is for: the one that the Host header names, else the one of the first key among
-    ``digests`` that is known, else the first of all.
+def meant_account(directory: Directory, host: str, opened: str | None = None) -> Account:
+    """The account that a request is for: the one that the Host header names, else the one (its id) that is
+    ``opened`` by the key that was offered, else the first of all.
 
     That the key opens this account is not said: one that the host names may be another's than the key's.
     """
     named = directory.account_of_host(host_label(host))
-    if named is not None:
-        return named
-    for digest in digests:
-        key = directory.by_key_digest(digest)
-        account = None if key is None else directory.account(key.account)
-        if account is not None:
-            return account
-    return directory.accounts[0]
+    if named is None and opened is not None:
+        named = directory.account(opened)
+    return named or directory.accounts[0]

@@ -8,7 +8,7 @@ import logging
 import signal
 import socket
 import ssl
-from collections.abc import AsyncIterator, Callable, Iterable, Mapping
+from collections.abc import AsyncIterator, Callable, Iterable
 from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Final
 
@@ -18,22 +18,21 @@ from aiohttp import http_exceptions, web
 from vivavoce.audio import noise_reduction
 from vivavoce.config import Config
 from vivavoce.config.identity import EntraSettings
-from vivavoce.engines.base import Vad
 from vivavoce.engines.registry import Registry
 from vivavoce.gateway.admission import AdmissionPolicy
 from vivavoce.gateway.audit import open_audit
 from vivavoce.gateway.client_secrets import ClientSecrets
-from vivavoce.gateway.deployments import Deployments, Recipe, Substitution, open_deployments
+from vivavoce.gateway.deployments import Deployments, Substitution, open_deployments
 from vivavoce.gateway.limits import Rules
 from vivavoce.gateway.models.upgrades import Upgrades
 from vivavoce.gateway.shared.base import SharedState
 from vivavoce.gateway.shared.opening import open_shared_state
-from vivavoce.gateway.store.declared import DeclaredStore
+from vivavoce.gateway.store.base import Store
+from vivavoce.gateway.store.opening import open_store
 from vivavoce.runtime.bugs import outline
-from vivavoce.runtime.engines import SILENT, Cascaded, Engines, Native
-from vivavoce.runtime.vad_pool import VadPool
 from vivavoce.server import tokenizer
 from vivavoce.server.client_secrets import SecretsEndpoint
+from vivavoce.server.engine_room import EngineRoom
 from vivavoce.server.identity import open_doorkeeper
 from vivavoce.server.metrics import CONTENT_TYPE, Metrics
 from vivavoce.server.tls import server_context
@@ -50,10 +49,16 @@ class Assembly:
     """Engines that run and an endpoint over them, without a socket; made by :func:`assembled`."""
 
     def __init__(
-        self, config: Config, endpoint: RealtimeEndpoint, runner: web.AppRunner, tls: ssl.SSLContext | None
+        self,
+        config: Config,
+        endpoint: RealtimeEndpoint,
+        store: Store,
+        runner: web.AppRunner,
+        tls: ssl.SSLContext | None,
     ) -> None:
         self.config = config
         self.endpoint = endpoint
+        self.store = store
         self.runner = runner
         self.tls = tls
 
@@ -75,11 +80,12 @@ class Assembly:
 class Server:
     """A server that accepts sessions; made by :func:`running`."""
 
-    def __init__(self, config: Config, endpoint: RealtimeEndpoint, port: int) -> None:
+    def __init__(self, config: Config, endpoint: RealtimeEndpoint, store: Store, port: int) -> None:
         self.config = config
         self.port = port
         """The port that is listened on, also when the configuration asks for any free one."""
         self.endpoint = endpoint
+        self.store = store
 
 
 @asynccontextmanager
@@ -96,7 +102,7 @@ async def assembled(
     ``registry``: None for the installed engines; ``shared``: what the processes of the server have in common, which
     is closed here, None for a process alone, and unused where a Redis is configured; ``instead``: what to use in
     the place of an engine; ``metrics``: where they are counted, None for our own, if the configuration wants any.
-    Raises ConfigError and EngineStartError.
+    Raises ConfigError, EngineStartError and StoreUnavailable.
     """
     if metrics is None and config.server.metrics:
         metrics = Metrics()
@@ -112,7 +118,7 @@ async def assembled(
         rules = Rules.of(config)
         audit = stack.enter_context(open_audit(config.audit))
         shared = await stack.enter_async_context(open_shared_state(config.counters, shared))
-        store = DeclaredStore(config)
+        store = await stack.enter_async_context(open_store(config))
         client_secrets = ClientSecrets(shared)
         doorkeeper = await stack.enter_async_context(
             open_doorkeeper(config, lambda: store.current, more=[client_secrets])
@@ -124,9 +130,14 @@ async def assembled(
                 shared=shared,
                 instead=instead,
                 watches=None if metrics is None else metrics.watch,
+                directory=store.current,
             )
         )
-        engines = await _engines(deployments, stack, metrics)
+        stack.callback(store.follow(deployments.follow))
+        # What has changed while the engines started.
+        deployments.follow(store.current)
+        engines = EngineRoom(deployments, metrics)
+        await stack.enter_async_context(engines)
         policy = AdmissionPolicy(
             deployments.catalogue,
             lambda: store.current,
@@ -178,7 +189,7 @@ async def assembled(
         await runner.setup()
         stack.push_async_callback(runner.cleanup)
         try:
-            yield Assembly(config, endpoint, runner, tls)
+            yield Assembly(config, endpoint, store, runner, tls)
         finally:
             await endpoint.drain(config.server.shutdown_grace_s)
 
@@ -202,7 +213,7 @@ async def running(
         )
         await site.start()
         try:
-            yield Server(config, assembly.endpoint, assembly.runner.addresses[0][1])
+            yield Server(config, assembly.endpoint, assembly.store, assembly.runner.addresses[0][1])
         finally:
             await site.stop()
 
@@ -248,42 +259,10 @@ async def serve(config: Config, *, on_ready: Callable[[Server], None]) -> int:
     return 0
 
 
-async def _engines(deployments: Deployments, stack: AsyncExitStack, metrics: Metrics | None) -> dict[str, Engines]:
-    """The engines of every deployment for the runtime; deployments with the same VAD share its pool."""
-    pools: dict[int, VadPool] = {}
-    engines = {}
-    for served in deployments:
-        recipe = served.recipe
-        pool = pools.get(id(recipe.vad))
-        if pool is None:
-            pool = pools[id(recipe.vad)] = await _pool(recipe.vad, stack)
-        name = served.deployment.name
-        engines[name] = Engines(
-            pool,
-            recipe.transcriber,
-            recipe.end_of_turn,
-            _speaker(recipe),
-            telemetry=SILENT if metrics is None else metrics.telemetry(name),
-        )
-    return engines
-
-
-def _speaker(recipe: Recipe) -> Cascaded | Native:
-    if recipe.speech_model is not None:
-        return Native(recipe.speech_model)
-    assert recipe.language_model is not None
-    assert recipe.synthesizer is not None
-    return Cascaded(recipe.language_model, recipe.synthesizer)
-
-
-async def _pool(vad: Vad, stack: AsyncExitStack) -> VadPool:
-    return await stack.enter_async_context(VadPool(vad))
-
-
 def _application(
     endpoint: RealtimeEndpoint,
     secrets_endpoint: SecretsEndpoint,
-    engines: Mapping[str, Engines],
+    engines: EngineRoom,
     deployments: Deployments,
     metrics: Metrics | None,
     routes: Iterable[web.RouteDef],
@@ -294,7 +273,7 @@ def _application(
     async def readyz(_: web.Request) -> web.Response:
         body: dict[str, object] = {"status": "ready", "sessions": endpoint.open_sessions}
         failing = deployments.failing()
-        if not all(one.vad_pool.running for one in engines.values()):
+        if not engines.running:
             failing.append("vad pool")
         if failing:
             body |= {"status": "failing", "failing": failing}

@@ -33,7 +33,7 @@ from vivavoce.gateway.client_secrets import (
 from vivavoce.gateway.deployments import Deployment
 from vivavoce.gateway.headers import custom_headers
 from vivavoce.gateway.principals import Principal, Unknown
-from vivavoce.gateway.resource import Account, deployment_id, host_label
+from vivavoce.gateway.resource import Account, deployment_id, host_label, meant_account
 from vivavoce.gateway.roles import REALTIME
 from vivavoce.gateway.secret_doors import SECRET_DOORS, SecretDoor
 from vivavoce.gateway.shared.base import Unavailable
@@ -119,28 +119,31 @@ class SecretsEndpoint:
             raise rest_errors.method_not_allowed(request.method, door.path)
         if door.is_azure and len(custom_headers(asked.headers)) > self._policy.max_custom_headers:
             raise errors.too_many_headers(self._policy.max_custom_headers)
-        account = self._policy.directory().account_of_host(host_label(asked.header("host")))
-        principal = await self._identify(handshake, door, account)
+        host = asked.header("host")
+        named_account = self._policy.directory().account_of_host(host_label(host))
+        principal = await self._identify(handshake, door, named_account)
+        account = meant_account(self._policy.directory(), host, principal.account)
+        catalogue = self._policy.catalogue(account.id)
         door.check_version(asked)
         if request.content_type != _JSON:
             raise rest_errors.unsupported_media_type(request.content_type)
         raw = await self._read(request)
         body = _object(raw)
         model = door.model(body)
-        named = door.find(model, self._policy.catalogue)
+        named = door.find(model, catalogue)
         if principal.is_token:
             name = model if named is None else named.name
             check_token(principal, account, name, self._policy, f"POST {door.path}", azure=door.is_azure)
         codec = _codec(door.profile, named is None or named.strict)
         try:
             wanted = codec.secret_request(body, door.kind)
-            deployment = door.deployment(model, wanted.kind, self._policy.catalogue)
+            deployment = door.deployment(model, wanted.kind, catalogue)
             config = settings.begun(first_config(deployment), wanted.session, reduces_noise=self._reduces_noise)
         except errors.ClientFault as fault:
             raise rest_errors.invalid_body(codec.secret_error(fault)) from None
         try:
             secret, grant = await self._secrets.mint(
-                account=principal.account or (account or self._policy.directory().accounts[0]).id,
+                account=principal.account or account.id,
                 deployment=deployment.name if wanted.kind == "realtime" else "",
                 dialect=door.dialect,
                 kind=wanted.kind,
@@ -155,7 +158,7 @@ class SecretsEndpoint:
         log.info(
             "client secret %s: deployment %s, %s, %s, for %d s, by %s, %s",
             principal_id(secret),
-            deployment.name,
+            deployment.label,
             grant.dialect,
             grant.kind,
             wanted.seconds,
@@ -163,7 +166,7 @@ class SecretsEndpoint:
             handshake.ids,
         )
         if self._metrics is not None:
-            self._metrics.secrets.labels(deployment.name).inc()
+            self._metrics.secrets.labels(deployment.label).inc()
         if self._audit is not None:
             target = deployment_id(grant.account, deployment.name)
             minted = Details(principal_id=principal_id(secret), principal_type="ephemeral", seconds=wanted.seconds)

@@ -18,7 +18,7 @@ from vivavoce.core.session import CLOSE_GOING_AWAY, Identity, Session
 from vivavoce.core.usage import Tokens
 from vivavoce.gateway.admission import Admission, AdmissionPolicy, Located, admit, locate
 from vivavoce.gateway.audit import ANONYMOUS, Audit, Details, actor_of
-from vivavoce.gateway.deployments import Deployment, Deployments
+from vivavoce.gateway.deployments import Deployment, Deployments, Served
 from vivavoce.gateway.principals import Principal, Unknown
 from vivavoce.gateway.quota import Asked, Denied, Limiter, Reserved
 from vivavoce.gateway.roles import REALTIME
@@ -76,7 +76,7 @@ class RealtimeEndpoint:
         self,
         *,
         deployments: Deployments,
-        engines: dict[str, Engines],
+        engines: Callable[[Served], Engines],
         policy: AdmissionPolicy,
         doorkeeper: Doorkeeper,
         max_sessions: int,
@@ -124,6 +124,7 @@ class RealtimeEndpoint:
             located = locate(handshake.asked, self._policy)
             who = await self._identify(handshake, located)
             admission = admit(located, who, self._policy)
+            served = self._deployments[admission.deployment.label]
             if self.draining or len(self._open) >= self._max_sessions:
                 raise errors.server_busy(_BUSY_RETRY_S) if handshake.is_azure else errors.server_busy_session()
             config = self._first_config(admission, handshake)
@@ -139,7 +140,7 @@ class RealtimeEndpoint:
             if refused.close_code == _CLOSE_UNAUTHORIZED:
                 self._audit_refusal(handshake, who, refused.close_code, refused.error.code)
             return await handshake.tell(refused)
-        return await self._serve(handshake, admission, config)
+        return await self._serve(handshake, admission, served, config)
 
     def _first_config(self, admission: Admission, handshake: Handshake) -> SessionConfig:
         """What the session begins with. Raises Refused."""
@@ -211,7 +212,10 @@ class RealtimeEndpoint:
 
     # -------------------------------------------------------------------------------------------- a session
 
-    async def _serve(self, handshake: Handshake, admission: Admission, config: SessionConfig) -> web.StreamResponse:
+    async def _serve(
+        self, handshake: Handshake, admission: Admission, served: Served, config: SessionConfig
+    ) -> web.StreamResponse:
+        """``served``: what the session keeps, whatever becomes of the deployment."""
         request = handshake.request
         outbox = SocketOutbox(
             stall_s=self._ping_interval_s, abort=lambda: _abort(request), unsent=lambda: _unsent(request)
@@ -222,7 +226,7 @@ class RealtimeEndpoint:
         try:
             await socket.prepare(request)
             try:
-                await self._converse(socket, outbox, admission, config, handshake.ids)
+                await self._converse(socket, outbox, admission, served, config, handshake.ids)
             except Exception as bug:
                 log.error("a bug, a session is closed: %s", outline(bug))
                 async with asyncio.timeout(CLOSE_S):
@@ -239,13 +243,14 @@ class RealtimeEndpoint:
         socket: Socket,
         outbox: SocketOutbox,
         admission: Admission,
+        served: Served,
         config: SessionConfig,
         request_ids: str,
     ) -> None:
-        deployment = admission.deployment
+        deployment = served.deployment
         now = asyncio.get_running_loop().time()
         codec = self._codec(admission.profile, deployment)
-        engines, served = self._engines[deployment.name], self._deployments[deployment.name]
+        engines = self._engines(served)
         identity = Identity(
             tokens=self._tokens,
             model=deployment.reported_model,
@@ -271,7 +276,7 @@ class RealtimeEndpoint:
         log.info(
             "session %s: open, deployment %s, profile %s, %s, %s",
             session.id,
-            deployment.name,
+            deployment.label,
             admission.profile,
             admission.principal.id,
             request_ids,
@@ -281,7 +286,7 @@ class RealtimeEndpoint:
         try:
             async with asyncio.TaskGroup() as group:
                 writer = group.create_task(outbox.run(socket), name=f"write {session.id}")
-                with self._counting(driver, deployment.name):
+                with self._counting(driver, deployment.label):
                     async with driver.running():
                         await self._read(socket, driver, outbox)
                         ending = outbox.closing

@@ -91,8 +91,10 @@ class _Theatre:
 
     def _endpoint(self) -> RealtimeEndpoint:
         settings = self._settings
+        directory = one_account(_KEY)
         deployment = Deployment(
             name=s.DEPLOYMENT,
+            account=directory().accounts[0].id,
             model=settings.model,
             version="",
             profile=settings.profile,
@@ -108,10 +110,9 @@ class _Theatre:
         # The engines are given to the endpoint directly; of what is served it reads the quota alone.
         allowance = Quota(settings.tokens, settings.requests, virtual_time.now) if settings.speculate else None
         deployments = Deployments([Served(deployment, cast(Recipe, None), quota, allowance)])
-        directory = one_account(_KEY)
         return RealtimeEndpoint(
             deployments=deployments,
-            engines={s.DEPLOYMENT: Engines(self.pool, self.transcriber, self.end_of_turn, Native(self.model))},
+            engines=lambda _: Engines(self.pool, self.transcriber, self.end_of_turn, Native(self.model)),
             policy=AdmissionPolicy(deployments.catalogue, directory),
             doorkeeper=Doorkeeper(Identities([Keys(directory)])),
             max_sessions=1,

@@ -72,8 +72,9 @@ def check_store(settings: StoreSettings) -> URL:
 
 
 def describe_store(config: Config) -> str:
-    """For people: which database, and where, without a password. Raises ConfigError."""
-    assert config.store is not None
+    """For people: which database, and where, without a password; empty without one. Raises ConfigError."""
+    if config.store is None:
+        return ""
     url = check_store(config.store)
     if url.get_backend_name() != "sqlite":
         return url.render_as_string(hide_password=True)
