@@ -216,6 +216,14 @@ def test_a_key_that_was_made_is_shown_once_and_before_the_ready_line(
     assert len(key.reveal()) == 43
 
 
+def test_no_key_is_made_where_tokens_open(
+    server: FakeServer, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert cli.main(["serve", "--config", write(tmp_path, "[development_issuer]\nenabled = true")]) == 0
+    assert server.config.resource.keys == ()
+    assert "key" not in capsys.readouterr().out
+
+
 def test_a_given_key_is_never_shown(
     server: FakeServer, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -7,6 +7,8 @@ from typing import Any
 
 import jwt
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from jwt.warnings import InsecureKeyLengthWarning
 from token_maker import AUDIENCE, MANAGEMENT, NOW, OID, TENANT, Signer
 
@@ -273,3 +275,36 @@ def test_nothing_shows_a_token(world: World) -> None:
     for token in (SIGNER.token(claims()), SIGNER.token(claims(exp=1)), OTHER.token(claims())):
         shown = repr(world.identify(token))
         assert not any(part in shown for part in token.split("."))
+
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=8),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=8), inner, max_size=3),
+    max_leaves=5,
+)
+NAMES = st.sampled_from(["alg", "kid", "iss", "aud", "tid", "oid", "exp", "nbf", "iat", "groups", "crit", "b64"])
+
+
+@given(st.dictionaries(NAMES, JSON), st.dictionaries(NAMES, JSON), st.binary(max_size=8))
+def test_whatever_is_offered_is_refused_and_raises_nothing(
+    header: dict[str, object], payload: dict[str, object], signature: bytes
+) -> None:
+    header, payload = {"alg": "RS256", "kid": "one"} | header, claims() | payload
+    parts = [json.dumps(header).encode(), json.dumps(payload).encode(), signature]
+    token = ".".join(jwt.utils.base64url_encode(part).decode() for part in parts)
+    assert not isinstance(World().identify(token), Principal)
+
+
+@given(st.dictionaries(NAMES, JSON))
+def test_whatever_is_signed_raises_nothing(payload: dict[str, object]) -> None:
+    found = World().identify(SIGNER.signed(json.dumps(claims() | payload)))
+    if isinstance(found, Principal):
+        assert found.tenant == TENANT
+        assert found.id.isprintable()
+        assert found.id.isascii()
+        assert found.appid is None or found.appid.isprintable()
+
+
+@given(st.text(max_size=60) | st.from_regex(r"[A-Za-z0-9_=-]{0,20}(\.[A-Za-z0-9_=-]{0,20}){0,4}", fullmatch=True))
+def test_any_text_is_no_token(value: str) -> None:
+    assert not isinstance(World().identify(value), Principal)

@@ -204,13 +204,14 @@ async def _status(server: Server, key: str, forwarded: str | None = None) -> tup
             return refused.status, None if refused.headers is None else refused.headers.get("retry-after")
 
 
-async def test_whoever_guesses_keys_waits(tmp_path: Path) -> None:
+async def test_whoever_guesses_keys_waits(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     async with serving(with_tokens(tmp_path, failures=3, failure_window_s=86400)) as server:
         assert [(await _status(server, f"guess {n}"))[0] for n in range(3)] == [401] * 3
         status, retry_after = await _status(server, KEY)
         assert status == 429
         assert retry_after is not None
         assert 28_000 < int(retry_after) <= 28_800
+    assert "too many wrong keys from 127.0.0.1; a proxy belongs" in caplog.text
 
 
 async def test_behind_a_trusted_proxy_its_clients_wait_each_for_itself(tmp_path: Path) -> None:

@@ -128,5 +128,5 @@ def _public_key(key: Mapping[str, object], algorithm: str) -> PyJWK | None:
         return None
     try:
         return PyJWK({name: value for name, value in key.items() if name != "d"}, algorithm)
-    except PyJWTError:
+    except (PyJWTError, TypeError, ValueError):
         return None

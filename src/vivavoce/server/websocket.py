@@ -158,6 +158,8 @@ class RealtimeEndpoint:
         who = await self._doorkeeper.data.of(located.offered, account, address)
         if isinstance(who, Unknown) and who.why:
             log.info("a token is refused: %s, %s", who.why, handshake.ids)
+        if isinstance(who, Unknown) and who.fault == "throttled":
+            log.warning("too many wrong keys from %s; a proxy belongs into identity.trusted_proxies", address)
         return who
 
     def _count_refusal(self, status: int) -> None:
