@@ -329,6 +329,8 @@ def test_a_reload_changes_the_configuration_but_not_the_number_of_workers(
                     self.reload(text)
                 self.work(None)
                 assert seen[-1] is now
+            now = self.reload("[development_issuer]\nenabled = true\n")
+            assert now.resource.keys == ()
             return 0
 
     (tmp_path / "both.pem").write_text("-----BEGIN CERTIFICATE-----\n-----BEGIN PRIVATE KEY-----\n")

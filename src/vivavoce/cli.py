@@ -240,10 +240,10 @@ class _Fleet:
         """For the workers that start from now on. Raises ConfigError, and OSError."""
         from vivavoce.server.tls import server_context
 
-        if not config.resource.keys:
-            if self._made is None:
-                raise ConfigError("resource.keys", "none is left, and nobody could come in")
+        if not config.resource.keys and self._made is not None:
             config = config.with_keys(self._made)
+        if not config.resource.keys and not config.identity.takes_tokens:
+            raise ConfigError("resource.keys", "none is left, and nobody could come in")
         server_context(config.server)
         path = self._folder / f"engines-{len(self._generations)}"
         self._generations.append((config.for_one_worker(self._count), path))
