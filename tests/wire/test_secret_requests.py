@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import copy
 import json
-from typing import Any
+from contextlib import suppress
+from typing import Any, get_args
 
+import msgspec
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from msgspec import UNSET
 
 from vivavoce.wire import server_events as se
@@ -141,3 +146,68 @@ def test_preview_puts_the_secret_into_the_session(profile: str) -> None:
 def test_preview_transcription() -> None:
     handed = json.loads(PREVIEW.client_secret(session("transcription"), "ek_1", 1700))
     assert (handed["object"], handed["client_secret"]["value"]) == ("realtime.transcription_session", "ek_1")
+
+
+# ------------------------------------------------------------------------------------------------- whatever comes
+
+GA_FULL: dict[str, Any] = {
+    "expires_after": {"anchor": "created_at", "seconds": 60},
+    "session": {
+        "type": "realtime",
+        "model": "m",
+        "output_modalities": ["text"],
+        "instructions": "x",
+        "tools": [{"type": "function", "name": "f", "parameters": {"type": "object"}}],
+        "tool_choice": {"type": "function", "name": "f"},
+        "max_output_tokens": "inf",
+        "include": None,
+        "tracing": {"workflow_name": "w"},
+        "audio": {
+            "input": {"format": {"type": "audio/pcm", "rate": 24000}, "turn_detection": {"type": "server_vad"}},
+            "output": {"format": {"type": "audio/pcmu"}, "voice": "marin", "speed": 1},
+        },
+    },
+}
+PREVIEW_FULL: dict[str, Any] = {
+    "client_secret": {"expires_after": {"anchor": "created_at", "seconds": 60}},
+    "model": "m",
+    "modalities": ["text"],
+    "temperature": 0.8,
+    "turn_detection": {"type": "semantic_vad", "eagerness": "low"},
+    "input_audio_transcription": {"model": "whisper-1", "language": None},
+    "max_response_output_tokens": 5,
+    "tool_choice": {"type": "function", "function": {"name": "f"}},
+    "tools": [{"type": "function", "name": "f"}],
+}
+JSON = st.recursive(
+    st.none()
+    | st.booleans()
+    | st.integers(-(2**70), 2**70)
+    | st.floats(allow_nan=False, allow_infinity=False)
+    | st.text(max_size=4)
+    | st.sampled_from(["realtime", "transcription", "server_vad", "auto", "text", "audio", "inf"]),
+    lambda inner: (
+        st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=4) | st.just("type"), inner, max_size=3)
+    ),
+    max_leaves=6,
+)
+
+
+def places(value: Any) -> list[tuple[Any, Any]]:
+    """Every (container, key) in a JSON value."""
+    keys = list(value) if isinstance(value, dict) else range(len(value)) if isinstance(value, list) else []
+    return [(value, key) for key in keys] + [place for key in keys for place in places(value[key])]
+
+
+@settings(max_examples=300)
+@given(data=st.data(), full=st.sampled_from([GA_FULL, PREVIEW_FULL]))
+def test_every_body_is_read_or_refused_in_words_of_the_catalogue(data: st.DataObject, full: dict[str, Any]) -> None:
+    body = copy.deepcopy(full)
+    for _ in range(data.draw(st.integers(1, 3))):
+        container, key = data.draw(st.sampled_from(places(body)))
+        container[key] = data.draw(JSON)
+    body = msgspec.json.decode(msgspec.json.encode(body))
+    for codec in (GA, PREVIEW, LENIENT):
+        for kind in get_args(sc.SessionKind):
+            with suppress(ClientFault):
+                assert 10 <= codec.secret_request(copy.deepcopy(body), kind).seconds <= 7200
