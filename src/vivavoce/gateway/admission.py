@@ -180,7 +180,7 @@ def admit(located: Located, who: Principal | Unknown, policy: AdmissionPolicy) -
     deployment = _DEPLOYMENT_AT[path](request, name, catalogue, kind)
     if grant is not None and grant.deployment and deployment.name != grant.deployment:
         raise errors.secret_of_another_model(name) if path == OPENAI_PATH else errors.deployment_not_found()
-    _check_life(path, account, deployment, policy)
+    check_life(account, deployment, policy, azure=path != OPENAI_PATH)
     profile = _ga_profile(path, deployment) if dialect == "ga" else _profile(request, path, deployment)
     if kind == "transcription" and not profiles.transcribes(profile):
         raise _unsupported(
@@ -252,12 +252,11 @@ def check_token(
         raise errors.insufficient_permissions(holder, REALTIME)
 
 
-def _check_life(path: str, account: Account, deployment: Deployment, policy: AdmissionPolicy) -> None:
+def check_life(account: Account, deployment: Deployment, policy: AdmissionPolicy, *, azure: bool) -> None:
+    """Whether its model still lives. Raises ``RefusedHandshake`` (``azure``) or ``RefusedSession``."""
     record = policy.directory().deployment(account.id, deployment.name)
     if record is not None and policy.has_ended(record):
-        if path == OPENAI_PATH:
-            raise errors.model_retired_session(deployment.reported_model)
-        raise errors.model_retired()
+        raise errors.model_retired() if azure else errors.model_retired_session(deployment.reported_model)
 
 
 def _dialect(request: UpgradeRequest, path: str) -> Dialect:

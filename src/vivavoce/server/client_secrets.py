@@ -18,7 +18,7 @@ from aiohttp import web
 
 from vivavoce.core import settings
 from vivavoce.core.ids import Ids
-from vivavoce.gateway.admission import AdmissionPolicy, check_token, nobody
+from vivavoce.gateway.admission import AdmissionPolicy, check_life, check_token, nobody
 from vivavoce.gateway.audit import ANONYMOUS, Actor, Audit, Details
 from vivavoce.gateway.auth import credentials
 from vivavoce.gateway.client_secrets import (
@@ -51,7 +51,7 @@ log = logging.getLogger(__name__)
 _UNAUTHORIZED: Final = 401
 _JSON: Final = "application/json"
 _RETRY_S: Final = 10
-_STATUS: Final = {3000: 401, 4000: 400}
+_STATUS: Final = {3000: 401, 4000: 400, 4004: 404}
 """What a socket on the OpenAI path is closed with, as an HTTP status."""
 _NOT_BEGUN: Final = 0
 """``expires_at`` of a session that has not begun, as recorded (protocol section 1.4)."""
@@ -138,6 +138,7 @@ class SecretsEndpoint:
         try:
             wanted = codec.secret_request(body, door.kind)
             deployment = door.deployment(model, wanted.kind, catalogue)
+            check_life(account, deployment, self._policy, azure=door.is_azure)
             config = settings.begun(first_config(deployment), wanted.session, reduces_noise=self._reduces_noise)
         except errors.ClientFault as fault:
             raise rest_errors.invalid_body(codec.secret_error(fault)) from None

@@ -623,7 +623,6 @@ def server_busy_session() -> RefusedSession:
 # ------------------------------------------------------------------------------- client secrets (section 1.5)
 
 _NAMES: Final = {"preview": "beta", "ga": "GA"}
-_CLOSE_NOT_ACCESSIBLE: Final = 4004
 
 
 def secret_of_another_dialect(session: str, secret: str) -> RefusedSession:
@@ -647,7 +646,7 @@ def secret_of_another_kind(session: str, secret: str) -> RefusedSession:
 
 def secret_of_another_model(model: str) -> RefusedSession:
     return RefusedSession(
-        _CLOSE_NOT_ACCESSIBLE,
+        _CLOSE_NO_MODEL,
         "model_not_found",
         f"This client secret is not for the model '{shown(model)}'.",
     )
