@@ -409,6 +409,7 @@ async def test_a_key_of_the_environment_and_a_lost_redis(config: Path, monkeypat
         '{RELAY}url = "ws://127.0.0.1:{port}/v1"\ntoken_command = ["{PASSWORD}"]',
         '{HTTP}base_url = "http://127.0.0.1:{port}/v1"\nmodel = "m"\napi_key = "{ENGINE_KEY}"\ncheck = "fail"',
         '[counters]\nurl = "redis://me:{PASSWORD}@x:port/0"',
+        '[store]\nurl = "postgresql://me:{PASSWORD}@127.0.0.1:{port}/x?password={PASSWORD}"',
     ],
 )
 async def test_a_server_that_cannot_start_says_no_secret(text: str, tmp_path: Path, upstream: int) -> None:
@@ -504,6 +505,8 @@ BROKEN: Final = [
     f'{RELAY}token_command = "{PASSWORD}"',
     f'[store]\nurl = "postgresql+psycopg://me:{PASSWORD}@127.0.0.1:1/x?{PASSWORD}"\nsecret = "short-{MARK}"',
     f'[store]\nurl = "not-a-url {PASSWORD}"\nsecret = 1',
+    f'[store]\nurl = "not-a-url {PASSWORD}"',
+    f'[store]\nurl = "mysql://me:{PASSWORD}@x/y"',
     f'[counters]\nurl = "http://me:{PASSWORD}@x"',
     f'[counters]\nurl_env = "{PASSWORD}"',
     f'[store]\nurl_env = "{PASSWORD}"',
