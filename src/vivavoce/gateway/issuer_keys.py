@@ -104,7 +104,7 @@ class KeySet:
         self._fresh_until = self._clock() + min(max(fresh_s, _LEAST_FRESH_S), _MOST_FRESH_S)
         keys = {kid: key for key in loaded.keys if isinstance(kid := key.get("kid"), str)}
         if keys.keys() != self._keys.keys():
-            logger.info("%s signs with %d keys", self._name, len(keys))
+            logger.info("the keys of %s were loaded, there are %d", self._name, len(keys))
         self._keys = keys
         self._made.clear()
 
