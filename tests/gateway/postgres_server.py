@@ -6,11 +6,13 @@ read, for the virtual environment may be in one that only root may enter.
 
 from __future__ import annotations
 
+import ctypes
 import os
 import pwd
 import shutil
 import signal
 import subprocess
+import sys
 import tempfile
 import time
 from collections.abc import Iterator
@@ -24,6 +26,7 @@ import psycopg
 
 _VERSION: Final = "pginstall18"
 _OPTIONS: Final = ("--auth=trust", "--username=postgres", "--no-sync", "--locale=C", "--encoding=UTF8")
+_PR_SET_PDEATHSIG: Final = 1
 _PATIENCE_S: Final = 60.0
 
 
@@ -69,6 +72,7 @@ def postgres() -> Iterator[Postgres]:
                 [programs / "bin" / "postgres", "-D", data, "-k", folder, *options],
                 stdout=log,
                 stderr=log,
+                preexec_fn=_end_with_us if sys.platform == "linux" else None,
                 **identity,
             )
         try:
@@ -85,6 +89,11 @@ def postgres() -> Iterator[Postgres]:
                 server.wait()
     finally:
         shutil.rmtree(folder, ignore_errors=True)
+
+
+def _end_with_us() -> None:
+    """Nobody ends it when the tests are killed."""
+    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGQUIT)
 
 
 def _programs(folder: Path) -> tuple[Path, dict[str, Any]]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import msgspec
@@ -117,3 +118,24 @@ async def test_what_was_made_is_there_after_a_restart(fakes: object, tmp_path: P
         await server.store.put_deployment(record(server, "new"), by=ANN)
     async with serving(settings) as server, connected(server, "new") as wire:
         await model_of(wire)
+
+
+async def test_what_a_deployment_is_used_for_is_kept(fakes: object, tmp_path: Path) -> None:
+    """Written when the server ends, at the latest."""
+    settings = with_store(tmp_path)
+    async with serving(settings) as server:
+        account = server.store.current.accounts[0].id
+        async with connected(server, NAME) as wire:
+            await wire.until("conversation.created")
+            spent = []
+            for _ in range(2):
+                await wire.send("response.create")
+                spent.append((await wire.until("response.done"))[-1]["response"]["usage"])
+    day = timedelta(days=1)
+    now = datetime.now(UTC)
+    async with serving(settings) as server:
+        usages = await server.store.usage(account, now - day, now + day)
+    assert {one.deployment for one in usages} == {f"{account}/deployments/{NAME}"}
+    assert sum(one.requests for one in usages) == 2
+    assert sum(one.input_tokens for one in usages) == sum(one["input_tokens"] for one in spent)
+    assert sum(one.output_tokens for one in usages) == sum(one["output_tokens"] for one in spent) > 0

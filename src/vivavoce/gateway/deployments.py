@@ -43,7 +43,7 @@ from vivavoce.engines.registry import (
 )
 from vivavoce.gateway.quota import MINUTE_S, Limiter, RateLimits, limiter
 from vivavoce.gateway.recipes import Recipes
-from vivavoce.gateway.resource import DeploymentRecord, Directory, id_key
+from vivavoce.gateway.resource import DeploymentRecord, Directory, deployment_id, id_key
 from vivavoce.gateway.shared.base import SharedState
 from vivavoce.gateway.shared.memory import MemoryState
 from vivavoce.gateway.store.declared import Declared
@@ -98,6 +98,10 @@ class Deployment:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "label", self.label or self.name)
+
+    @property
+    def id(self) -> str:
+        return deployment_id(self.account, self.name)
 
     @property
     def allowance_name(self) -> str:

@@ -29,6 +29,7 @@ from vivavoce.gateway.shared.base import SharedState
 from vivavoce.gateway.shared.opening import open_shared_state
 from vivavoce.gateway.store.base import Store
 from vivavoce.gateway.store.opening import open_store
+from vivavoce.gateway.usage import UsageLedger
 from vivavoce.runtime.bugs import outline
 from vivavoce.server import tokenizer
 from vivavoce.server.client_secrets import SecretsEndpoint
@@ -146,6 +147,12 @@ async def assembled(
             audience=(config.identity.entra or EntraSettings()).audience[0],
             has_ended=rules.has_ended,
         )
+        ledger: UsageLedger | None = None
+        if config.store is not None:
+            ledger = UsageLedger(store)
+            stack.push_async_callback(ledger.close)
+            writing = asyncio.create_task(ledger.run(), name="write usage")
+            stack.callback(writing.cancel)
         endpoint = RealtimeEndpoint(
             deployments=deployments,
             engines=engines,
@@ -159,6 +166,7 @@ async def assembled(
             reduces_noise=reduces_noise,
             metrics=metrics,
             audit=audit,
+            ledger=ledger,
         )
         secrets_endpoint = SecretsEndpoint(
             client_secrets,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import logging
 import secrets
 import time
@@ -22,6 +23,7 @@ from vivavoce.gateway.deployments import Deployment, Deployments, Served
 from vivavoce.gateway.principals import Principal, Unknown
 from vivavoce.gateway.quota import Asked, Denied, Limiter, Reserved
 from vivavoce.gateway.roles import REALTIME
+from vivavoce.gateway.usage import Settles, UsageLedger
 from vivavoce.runtime.bugs import outline
 from vivavoce.runtime.driver import CLOSE_BUG, Driver
 from vivavoce.runtime.engines import Denial, Engines, Reservation
@@ -51,22 +53,27 @@ _NOT_TEXT: Final = frozenset({WSMsgType.CLOSE, WSMsgType.CLOSING, WSMsgType.CLOS
 class QuotaMeter:
     """What limits a deployment, as the runtime sees it."""
 
-    def __init__(self, limiter: Limiter) -> None:
+    def __init__(
+        self, limiter: Limiter, counted: Callable[[Settles], Settles] = lambda reservation: reservation
+    ) -> None:
+        """``counted``: what stands for each reservation."""
         self._limiter = limiter
+        self._counted = counted
 
     def reserve(self, asked: ReserveQuota) -> Reservation | Denial | Awaitable[Reservation | Denial]:
         answer = self._limiter.ask(Asked(asked.tokens, asked.reads, asked.max_output_tokens))
-        return self._later(answer) if isinstance(answer, Awaitable) else _answer(answer)
+        return self._later(answer) if isinstance(answer, Awaitable) else self._answer(answer)
 
     async def _later(self, answer: Awaitable[Reserved | Denied]) -> Reservation | Denial:
-        return _answer(await answer)
+        return self._answer(await answer)
 
     def rate_limits(self) -> tuple[se.RateLimit, ...]:
         return self._limiter.status()
 
-
-def _answer(answer: Reserved | Denied) -> Reservation | Denial:
-    return Denial(answer.name, answer.retry_after_s) if isinstance(answer, Denied) else answer
+    def _answer(self, answer: Reserved | Denied) -> Reservation | Denial:
+        if isinstance(answer, Denied):
+            return Denial(answer.name, answer.retry_after_s)
+        return self._counted(answer)
 
 
 class RealtimeEndpoint:
@@ -87,6 +94,7 @@ class RealtimeEndpoint:
         reduces_noise: bool = False,
         metrics: Metrics | None = None,
         audit: Audit | None = None,
+        ledger: UsageLedger | None = None,
     ) -> None:
         """``session_seconds``: how long a session lasts, None for as long as in its dialect; ``metrics``: where
         sessions are counted; ``audit``: where it is written down who was refused; None for nowhere.
@@ -104,6 +112,7 @@ class RealtimeEndpoint:
         self._codecs: dict[tuple[str, bool, bool], Codec] = {}
         self._open: set[SocketOutbox] = set()
         self._metrics = metrics
+        self._ledger = ledger
         self._audit = audit
         self._counted: dict[Driver, _Counted] = {}
         self.empty = asyncio.Event()
@@ -272,7 +281,7 @@ class RealtimeEndpoint:
             codec=codec,
             outbox=outbox,
             engines=engines,
-            meter=QuotaMeter(served.quota),
+            meter=self._meter(served),
             allowance=None if served.allowance is None else QuotaMeter(served.allowance),
         )
         log.info(
@@ -300,6 +309,11 @@ class RealtimeEndpoint:
             log.info(
                 "session %s: closed by %s with %s after %.1f s", session.id, who, code, time.monotonic() - started
             )
+
+    def _meter(self, served: Served) -> QuotaMeter:
+        if self._ledger is None:
+            return QuotaMeter(served.quota)
+        return QuotaMeter(served.quota, functools.partial(self._ledger.admitted, served.deployment.id))
 
     def _codec(self, profile: str, deployment: Deployment) -> Codec:
         key = (profile, deployment.conversation_created, deployment.strict)
