@@ -15,7 +15,7 @@ from typing import Final
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
-from bench import cases, faults, memory, micro, report, startup
+from bench import cases, faults, memory, micro, quota, report, startup
 from bench.peers import cases as peers
 from bench.report import Figures
 
@@ -59,6 +59,7 @@ CASES: Final[dict[str, Case]] = {
     "cores": Case("One and two processes", lambda: cases.cores(100)),
     "kill": Case("A process dies or hangs amid its work", faults.kill, 1),
     "fairness": Case("50 sessions share one recogniser, one of them greedy", faults.fairness, 1),
+    "quota": Case("Two servers share a quota in Redis, which is lost and comes back", quota.shared, 1),
     "start": Case("Start and stop with the built-in engines", startup.ready),
     "imports": Case("Start of the command line", startup.imports),
     "size": Case("Installation", startup.install_size, 1),

@@ -393,7 +393,10 @@ def test_the_manual_names_every_option_with_its_default() -> None:
         "path",
         "profile",
         "instructions",
+        "connections_per_minute",
+        "max_sessions",
         "request_window_s",
+        "spillover",
         "requests_per_minute",
         "session_seconds",
         "speech_model",
@@ -480,3 +483,29 @@ def test_faults_of_counters(table: str, path: str, problem: str, tmp_path: Path)
     with pytest.raises(ConfigError) as fault:
         load(f"[counters]\n{table}", tmp_path)
     assert (fault.value.path, fault.value.problem) == (path, problem)
+
+
+PROVISIONED = "[[deployment]]\nname = 'a'\nsku = 'GlobalProvisionedManaged'\n"
+
+
+@pytest.mark.parametrize(
+    ("text", "path", "problem"),
+    [
+        (PROVISIONED, "capacity", "say how many units (PTU) the GlobalProvisionedManaged deployment has"),
+        (PROVISIONED + "capacity = 5\nspillover = 'a'", "spillover", "it cannot spill over to itself"),
+        (
+            PROVISIONED + "capacity = 5\nrequests_per_minute = 6",
+            "requests_per_minute",
+            "a provisioned deployment counts utilization, and no requests",
+        ),
+        (
+            "[[deployment]]\nname = 'a'\nspillover = 'b'",
+            "spillover",
+            "a GlobalStandard deployment has none: its sku is not provisioned",
+        ),
+    ],
+)
+def test_faults_of_provisioned_deployments(text: str, path: str, problem: str, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError) as fault:
+        load(text, tmp_path)
+    assert (fault.value.path, fault.value.problem) == (f"deployment[0].{path}", problem)

@@ -232,6 +232,7 @@ def _request_line(case: ErrorCase) -> list[str]:
         "name": "NAME",
         "key": "KEY",
         "other": "second",
+        "rushed": "NAME",
         "ga_secret": "SECRET",
         **dict.fromkeys(tokens, "TOKEN"),
     }

@@ -46,6 +46,8 @@ class ErrorCase:
     upgrade: bool = True
     busy: bool = False
     """The server holds as many sessions as it may."""
+    rushed: bool = False
+    """Its deployment has taken the only connection of this minute."""
     guesses: int = 0
     """How often the client has offered a wrong key before."""
     method: str = "POST"

@@ -17,7 +17,7 @@ import pytest_asyncio
 from aiohttp import ClientSession, WSMsgType
 from dev_tokens import GROUP, STRANGER, dev_token, token_of_an_unreachable_issuer, with_tokens
 from error_cases import ErrorCase, error_cases
-from server_fakes import AZURE, KEY, NAME, OPENAI, Fakes, Wire, config, impatient, serving, session
+from server_fakes import AZURE, KEY, NAME, OPENAI, Fakes, Wire, config, impatient, no_sessions, serving, session
 
 from vivavoce.config import Config, ModelsSettings
 from vivavoce.engines.registry import Registry
@@ -32,6 +32,7 @@ from vivavoce.wire import errors, rest_errors
 
 EVENTS = [case for case in error_cases() if case.kind in ("event", "failure")]
 HTTP = [case for case in error_cases() if case.kind == "http"]
+RUSHED = "rushed"
 CLOSE = [case for case in error_cases() if case.kind == "close"]
 REST = [case for case in error_cases() if case.kind == "rest"]
 _ERRORS = (
@@ -90,8 +91,9 @@ async def server(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> AsyncIterat
     monkeypatch.setattr("vivavoce.server.identity.time", SimpleNamespace(monotonic=lambda: 0.0))
     one = config(max_sessions=1)
     other = msgspec.structs.replace(one.deployments[0], name=OTHER)
-    both = msgspec.structs.replace(one, deployments=(*one.deployments, other))
-    async with serving(with_tokens(tmp_path, with_a_retired_model(both), failures=2)) as server:
+    rushed = msgspec.structs.replace(one.deployments[0], name=RUSHED, connections_per_minute=1)
+    settings = msgspec.structs.replace(one, deployments=(*one.deployments, other, rushed))
+    async with serving(with_tokens(tmp_path, with_a_retired_model(settings), failures=2)) as server:
         yield server
 
 
@@ -132,7 +134,13 @@ def _tokens() -> Mapping[str, str]:
 
 def _filled(text: str, ga_secret: str = "") -> str:
     own = {"azure": AZURE, "openai": OPENAI, "name": NAME, "key": KEY, "other": OTHER, "ga_secret": ga_secret}
-    return text.format(**own, **_tokens())
+    return text.format(rushed=RUSHED, **own, **_tokens())
+
+
+async def _rush(client: ClientSession) -> None:
+    path = f"/openai/realtime?api-version=2024-10-01-preview&deployment={RUSHED}"
+    async with client.ws_connect(path, headers={"api-key": KEY}) as socket:
+        await Wire(socket).next()
 
 
 async def _guess(case: ErrorCase, client: ClientSession) -> None:
@@ -164,6 +172,9 @@ async def test_instead_of_the_upgrade(case: ErrorCase, server: Server) -> None:
             await stack.enter_async_context(session(server))
         client = await stack.enter_async_context(ClientSession(f"http://127.0.0.1:{server.port}"))
         await _guess(case, client)
+        if case.rushed:
+            await _rush(client)
+            await no_sessions(server)
         answer = await stack.enter_async_context(
             client.get(_filled(case.path), headers=headers | (UPGRADE if case.upgrade else {}))
         )
@@ -178,6 +189,9 @@ async def test_after_the_upgrade(case: ErrorCase, server: Server) -> None:
             await stack.enter_async_context(session(server))
         client = await stack.enter_async_context(ClientSession(f"http://127.0.0.1:{server.port}"))
         await _guess(case, client)
+        if case.rushed:
+            await _rush(client)
+            await no_sessions(server)
         secret = ""
         if "{ga_secret}" in "".join(case.headers.values()):
             secret = await _secret(client, NOISE_REDUCTION if case.state == "changed" else {})

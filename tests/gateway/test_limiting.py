@@ -109,7 +109,7 @@ async def test_full_refuses_responses_and_connections(shared: SharedState, clock
 async def test_what_has_no_room_spills_over_and_is_settled_there(shared: SharedState, clock: Clock) -> None:
     first = ProvisionedLimiter(UNIT, shared, "first", clock)
     second = limiter(RateLimits(tokens=6000, requests=600), shared, "second", clock)
-    both = SpillOver(first, second)
+    both = SpillOver(first, lambda: second)
     await granted(both.ask(asked(6000, 1)))
     spilled = await granted(both.ask(asked(1000, 2000)))
     assert (both.spilled, second.status()[1].remaining) == (1, 3000)

@@ -143,6 +143,7 @@ def test_transcription_failed() -> None:
         (errors.upgrade_required(), 426, "UpgradeRequired"),
         (errors.too_many_headers(10), 431, "431"),
         (errors.server_busy(2), 429, "429"),
+        (errors.too_many_calls(2), 429, "429"),
     ],
 )
 def test_refused_handshakes(refused: errors.RefusedHandshake, status: int, code: str) -> None:
@@ -152,6 +153,7 @@ def test_refused_handshakes(refused: errors.RefusedHandshake, status: int, code:
 
 def test_busy_says_when_to_come_back() -> None:
     assert errors.server_busy(2).headers == {"retry-after": "2", "retry-after-ms": "2000"}
+    assert errors.too_many_calls(1.2345).headers == {"retry-after": "2", "retry-after-ms": "1235"}
     assert errors.access_denied().headers == {}
 
 
@@ -164,6 +166,7 @@ def test_busy_says_when_to_come_back() -> None:
         (errors.invalid_model("m"), 4000, "invalid_request_error.invalid_model"),
         (errors.unsupported_dialect("x"), 4000, "invalid_request_error.unsupported_api_shape"),
         (errors.server_busy_session(), 1013, "invalid_request_error.server_busy"),
+        (errors.too_many_calls_session("m", 0.1), 1013, "invalid_request_error.rate_limit_exceeded"),
     ],
 )
 def test_refused_sessions(refused: errors.RefusedSession, close_code: int, reason: str) -> None:

@@ -11,6 +11,7 @@ import msgspec
 from vivavoce.config.convert import among, check_name, convert, table_of, tables_of, with_environment
 from vivavoce.config.tables import (
     MAX_WAITING,
+    PROVISIONED,
     SPEECH_MODEL_STANDS_FOR,
     DeploymentSettings,
     EngineKind,
@@ -39,6 +40,7 @@ def read_deployments(table: Mapping[str, Any], accounts: Sequence[str]) -> tuple
         if first != index:
             raise ConfigError(f"{path}.name", f"'{deployment.name}' is already the name of deployment[{first}]")
         _check_work(deployment, entry, path)
+        _check_throughput(deployment, entry, path)
         deployments.append(deployment)
     return tuple(deployments)
 
@@ -65,6 +67,22 @@ def _check_work(work: WorkSettings, entry: Mapping[str, Any], path: str) -> None
                 raise ConfigError(f"{path}.{kind}", "the speech_model stands for it: name one of them")
     if work.profile and work.profile not in NAMES:
         raise ConfigError(f"{path}.profile", f"'{work.profile}' is not one of {', '.join(NAMES)}")
+
+
+def _check_throughput(deployment: DeploymentSettings, entry: Mapping[str, Any], path: str) -> None:
+    if deployment.sku not in PROVISIONED:
+        if deployment.spillover is not None:
+            raise ConfigError(
+                f"{path}.spillover", f"a {deployment.sku} deployment has none: its sku is not provisioned"
+            )
+        return
+    if "capacity" not in entry:
+        raise ConfigError(f"{path}.capacity", f"say how many units (PTU) the {deployment.sku} deployment has")
+    for option in ("requests_per_minute", "request_window_s"):
+        if option in entry:
+            raise ConfigError(f"{path}.{option}", "a provisioned deployment counts utilization, and no requests")
+    if deployment.spillover == deployment.name:
+        raise ConfigError(f"{path}.spillover", "it cannot spill over to itself")
 
 
 class _EngineHead(msgspec.Struct, frozen=True, kw_only=True):

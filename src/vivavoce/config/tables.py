@@ -23,8 +23,16 @@ ENGINE_KINDS: Final[tuple[EngineKind, ...]] = get_args(EngineKind)
 
 Tokenizer: TypeAlias = Literal["estimate", "o200k"]
 LogLevel: TypeAlias = Literal["debug", "info", "warning", "error"]
-StandardSku: TypeAlias = Literal["Standard", "GlobalStandard", "DataZoneStandard"]
-"""What is paid by the token."""
+PROVISIONED: Final = ("ProvisionedManaged", "GlobalProvisionedManaged", "DataZoneProvisionedManaged")
+"""What is bought as throughput."""
+DeploymentSku: TypeAlias = Literal[
+    "Standard",
+    "GlobalStandard",
+    "DataZoneStandard",
+    "ProvisionedManaged",
+    "GlobalProvisionedManaged",
+    "DataZoneProvisionedManaged",
+]
 
 MAX_WAITING: Final = 256
 API_KEY_VARIABLE: Final = "VIVAVOCE_API_KEY"
@@ -135,6 +143,10 @@ class WorkSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     instructions: str = DEFAULT_INSTRUCTIONS
     heard_text: bool = True
     """Let the model keep the words of a truncated message that were heard; clients see none either way."""
+    connections_per_minute: Count | None = None
+    """New sessions of all clients together; None for as many as come."""
+    max_sessions: Count | None = None
+    """Sessions at once, in all processes that share their counters; None for as many as there may be."""
     speculate: bool = False
     """Begin to answer a turn that is likely over, and hold it back until it is."""
     vad: Text = "silero"
@@ -161,9 +173,11 @@ class DeploymentSettings(WorkSettings, frozen=True, kw_only=True):
     model: Text = "gpt-4o-realtime-preview"
     version: str = "2024-12-17"
     """May be empty; then the model is reported without a version."""
-    sku: StandardSku = "GlobalStandard"
+    sku: DeploymentSku = "GlobalStandard"
     capacity: Annotated[int, msgspec.Meta(ge=1, le=10_000_000)] = 10_000
-    """Thousands of tokens per minute."""
+    """Thousands of tokens per minute; where the sku is provisioned, units of throughput (PTU)."""
+    spillover: str | None = None
+    """The deployment of the account that takes what a provisioned one has no room for."""
     requests_per_minute: Count | None = None
     """None is 6 for each 1000 tokens per minute."""
     request_window_s: Annotated[float, msgspec.Meta(ge=1, le=60)] | None = None

@@ -23,7 +23,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Final, TypeAlias, cast
 
-from vivavoce.config import Config, ConfigError, DeploymentSettings, WorkSettings
+from vivavoce.config import PROVISIONED, Config, ConfigError, DeploymentSettings, DeploymentSku, WorkSettings
 from vivavoce.engines.gate import Gate, Limits, Watch, gated
 from vivavoce.engines.registry import (
     EndOfTurn,
@@ -41,6 +41,10 @@ from vivavoce.engines.registry import (
     Vad,
     Watched,
 )
+from vivavoce.gateway.limiting import ConnectionRate, ProvisionedLimiter, SpillOver
+from vivavoce.gateway.limits import catalogue_of
+from vivavoce.gateway.models.catalogue import ModelCatalogue, shipped
+from vivavoce.gateway.provisioned import REALTIME_STAND_INS, Provision, throughput_of
 from vivavoce.gateway.quota import MINUTE_S, Limiter, RateLimits, limiter
 from vivavoce.gateway.recipes import Recipes
 from vivavoce.gateway.resource import DeploymentRecord, Directory, deployment_id, id_key
@@ -93,6 +97,13 @@ class Deployment:
     tokens_per_minute: int
     requests_per_minute: int
     request_window_s: float = MINUTE_S
+    provision: Provision | None = None
+    """Its throughput, where that was bought; the three before mean nothing then."""
+    spillover: str | None = None
+    """Name of the deployment that takes what a provisioned one has no room for."""
+    connections_per_minute: int | None = None
+    max_sessions: int | None = None
+    """In all processes together."""
     speculate: bool = False
     """Answers to turns that are likely over are begun, and held back until they are."""
 
@@ -114,7 +125,9 @@ class Deployment:
         return f"{self.model}-{self.version}" if self.version else self.model
 
     @classmethod
-    def of(cls, settings: DeploymentSettings) -> Deployment:
+    def of(cls, settings: DeploymentSettings, catalogue: ModelCatalogue | None = None) -> Deployment:
+        """``catalogue``: what a unit of throughput is worth, None for the shipped one. Raises :class:`ConfigError`
+        where it is provisioned, and nothing is known of the throughput of its model."""
         return cls(
             name=settings.name,
             model=settings.model,
@@ -129,21 +142,47 @@ class Deployment:
             requests_per_minute=settings.requests_per_minute or settings.capacity * REQUESTS_PER_1000_TOKENS,
             request_window_s=settings.request_window_s
             or (REQUEST_WINDOW_S if settings.requests_per_minute is None else MINUTE_S),
+            provision=_provision(settings, catalogue),
+            spillover=settings.spillover,
+            connections_per_minute=settings.connections_per_minute,
+            max_sessions=settings.max_sessions,
             speculate=settings.speculate,
         )
 
     @classmethod
-    def of_record(cls, record: DeploymentRecord, work: WorkSettings, label: str) -> Deployment:
-        """``work``: what does its work."""
+    def of_record(
+        cls,
+        record: DeploymentRecord,
+        work: WorkSettings,
+        label: str,
+        catalogue: ModelCatalogue | None = None,
+    ) -> Deployment:
+        """``work``: what does its work; ``catalogue`` as for :meth:`of`. Raises :class:`ConfigError` as it does."""
         if not (record.declared and isinstance(work, DeploymentSettings)):
             work = DeploymentSettings(
                 name=record.name,
                 model=record.model.name,
                 version=record.model.version,
+                sku=cast(DeploymentSku, record.sku.name),
                 capacity=record.sku.capacity,
+                spillover=record.spillover_deployment_name,
                 **{name: getattr(work, name) for name in WorkSettings.__struct_fields__},
             )
-        return replace(cls.of(work), account=record.account, label=label)
+        return replace(cls.of(work, catalogue), account=record.account, label=label)
+
+
+def _provision(settings: DeploymentSettings, catalogue: ModelCatalogue | None) -> Provision | None:
+    if settings.sku not in PROVISIONED:
+        return None
+    catalogue = catalogue or shipped()
+    throughput = throughput_of(settings.model, catalogue)
+    if throughput is None:
+        known = ", ".join(sorted({row.model for row in catalogue.throughputs} | REALTIME_STAND_INS.keys()))
+        raise ConfigError(
+            f"deployment '{settings.name}'",
+            f"nothing is known of the throughput of '{settings.model}' (of these it is: {known})",
+        )
+    return Provision.of(throughput, settings.capacity)
 
 
 @dataclass(frozen=True, slots=True)
@@ -167,6 +206,8 @@ class Served:
     quota: Limiter
     allowance: Limiter | None = None
     """What may be spent on speculation, beside the quota and as much again; None where there is none."""
+    connections: ConnectionRate | None = None
+    """None where as many may come as like."""
 
 
 class Catalogue:
@@ -418,7 +459,13 @@ class Deployments:
         assert self._serve is not None
         if record.provisioning_state != "Succeeded":
             return None
-        served = self._serve(record, label)
+        try:
+            served = self._serve(record, label)
+        except ConfigError as fault:
+            if record.declared:
+                raise
+            logger.warning("deployment %s cannot be used: %s", record.id, fault.problem)
+            return None
         if served is None:
             logger.warning("deployment %s cannot be used: nothing here does the work of its model", record.id)
         return served
@@ -453,18 +500,20 @@ async def open_deployments(
     for name in config.unused_engines():
         logger.warning("engine.%s is used by no deployment", name)
     recipes = Recipes(config)
+    catalogue = catalogue_of(config)
     state = shared or MemoryState()
 
     def serve(record: DeploymentRecord, label: str) -> Served | None:
         work = recipes.work(record)
         if work is None:
             return None
-        one = Deployment.of_record(record, work, label)
+        one = Deployment.of_record(record, work, label, catalogue)
         return Served(
             one,
             engines.recipe(one),
-            _limiter(one, one.label, clock, state),
+            _spilling(one, _limiter(one, one.label, clock, state), deployments),
             _limiter(one, one.allowance_name, clock, state) if one.speculate else None,
+            _connections(one, clock, state),
         )
 
     deployments = Deployments(engines=engines, serve=serve)
@@ -476,7 +525,29 @@ async def open_deployments(
         await engines.close()
 
 
+def _spilling(one: Deployment, limiter: Limiter, deployments: Deployments) -> Limiter:
+    name = one.spillover
+    if name is None or not isinstance(limiter, ProvisionedLimiter):
+        return limiter
+
+    def other() -> Limiter | None:
+        """Of the account as it is when it is needed."""
+        found = deployments.catalogue(one.account).by_name(name)
+        # One that is provisioned has a spill-over of its own, and two could hand on to each other for ever.
+        return None if found is None or found.provision is not None else deployments[found.label].quota
+
+    return SpillOver(limiter, other)
+
+
+def _connections(one: Deployment, clock: Callable[[], float], shared: SharedState) -> ConnectionRate | None:
+    if one.connections_per_minute is None:
+        return None
+    return ConnectionRate(one.connections_per_minute, shared, one.label, clock)
+
+
 def _limiter(one: Deployment, name: str, clock: Callable[[], float], shared: SharedState) -> Limiter:
+    if one.provision is not None:
+        return ProvisionedLimiter(one.provision, shared, name, clock)
     limits = RateLimits(one.tokens_per_minute, one.requests_per_minute, one.request_window_s)
     return limiter(limits, shared, name, clock)
 

@@ -140,9 +140,10 @@ class _Estimate:
 class SpillOver:
     """A provisioned deployment that hands what it has no room for to another one of the account."""
 
-    def __init__(self, first: ProvisionedLimiter, second: Limiter) -> None:
+    def __init__(self, first: ProvisionedLimiter, second: Callable[[], Limiter | None]) -> None:
+        """``second``: what limits the other one now; None where it is not there."""
         self.first = first
-        self.second = second
+        self._second = second
         self.spilled = 0
         """Responses that the other one has taken."""
 
@@ -150,16 +151,18 @@ class SpillOver:
         first = self.first.ask(asked)
         if isinstance(first, Awaitable):
             return self._ask_later(first, asked)
-        if not isinstance(first, Denied):
+        other = self._second()
+        if not isinstance(first, Denied) or other is None:
             return first
-        second = self.second.ask(asked)
+        second = other.ask(asked)
         return self._other_later(first, second) if isinstance(second, Awaitable) else self._either(first, second)
 
     async def _ask_later(self, answer: Awaitable[Reserved | Denied], asked: Asked) -> Reserved | Denied:
         first = await answer
-        if not isinstance(first, Denied):
+        other = self._second()
+        if not isinstance(first, Denied) or other is None:
             return first
-        second = self.second.ask(asked)
+        second = other.ask(asked)
         return self._either(first, await second if isinstance(second, Awaitable) else second)
 
     async def _other_later(self, first: Denied, answer: Awaitable[Reserved | Denied]) -> Reserved | Denied:
@@ -175,7 +178,8 @@ class SpillOver:
         """There is room where one of both has some."""
 
         def spill(first: Denied | None) -> Soon[Denied | None]:
-            return None if first is None else self.second.connect()
+            other = self._second()
+            return first if first is None or other is None else other.connect()
 
         return then(self.first.connect(), spill)
 

@@ -16,7 +16,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Final
 
-from vivavoce.gateway.models.catalogue import Throughput
+from vivavoce.gateway.models.catalogue import ModelCatalogue, Throughput
 from vivavoce.gateway.shared.base import Charge
 from vivavoce.wire.server_events import Usage
 
@@ -35,6 +35,11 @@ REALTIME_STAND_INS: Final = {
     "gpt-realtime-mini": "gpt-4o-mini",
 }
 """No page tells the throughput of realtime models: theirs is taken to be that of the model they were made of."""
+
+
+def throughput_of(model: str, catalogue: ModelCatalogue) -> Throughput | None:
+    """What a unit is worth for a model, or for the one that stands in for it."""
+    return catalogue.throughput(model) or catalogue.throughput(REALTIME_STAND_INS.get(model, ""))
 
 
 @dataclass(frozen=True, slots=True)

@@ -25,6 +25,7 @@ from vivavoce.gateway.client_secrets import ClientSecrets
 from vivavoce.gateway.deployments import Deployments, Substitution, open_deployments
 from vivavoce.gateway.limits import Rules
 from vivavoce.gateway.models.upgrades import Upgrades
+from vivavoce.gateway.sessions import SessionDirectory
 from vivavoce.gateway.shared.base import SharedState
 from vivavoce.gateway.shared.opening import open_shared_state
 from vivavoce.gateway.store.base import Store
@@ -153,6 +154,7 @@ async def assembled(
             stack.push_async_callback(ledger.close)
             writing = asyncio.create_task(ledger.run(), name="write usage")
             stack.callback(writing.cancel)
+        sessions = SessionDirectory(shared)
         endpoint = RealtimeEndpoint(
             deployments=deployments,
             engines=engines,
@@ -167,7 +169,10 @@ async def assembled(
             metrics=metrics,
             audit=audit,
             ledger=ledger,
+            sessions=sessions,
         )
+        renewing = asyncio.create_task(sessions.renew_regularly(), name="renew sessions")
+        stack.callback(renewing.cancel)
         secrets_endpoint = SecretsEndpoint(
             client_secrets,
             policy=policy,

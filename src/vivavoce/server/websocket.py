@@ -23,6 +23,9 @@ from vivavoce.gateway.deployments import Deployment, Deployments, Served
 from vivavoce.gateway.principals import Principal, Unknown
 from vivavoce.gateway.quota import Asked, Denied, Limiter, Reserved
 from vivavoce.gateway.roles import REALTIME
+from vivavoce.gateway.sessions import SessionDirectory
+from vivavoce.gateway.shared.base import Unavailable
+from vivavoce.gateway.shared.memory import MemoryState
 from vivavoce.gateway.usage import Settles, UsageLedger
 from vivavoce.runtime.bugs import outline
 from vivavoce.runtime.driver import CLOSE_BUG, Driver
@@ -95,9 +98,11 @@ class RealtimeEndpoint:
         metrics: Metrics | None = None,
         audit: Audit | None = None,
         ledger: UsageLedger | None = None,
+        sessions: SessionDirectory | None = None,
     ) -> None:
         """``session_seconds``: how long a session lasts, None for as long as in its dialect; ``metrics``: where
-        sessions are counted; ``audit``: where it is written down who was refused; None for nowhere.
+        sessions are counted; ``audit``: where it is written down who was refused; None for nowhere;
+        ``sessions``: where sessions are counted, None for those of this process.
         """
         self._deployments = deployments
         self._engines = engines
@@ -114,6 +119,7 @@ class RealtimeEndpoint:
         self._metrics = metrics
         self._ledger = ledger
         self._audit = audit
+        self._sessions = sessions or SessionDirectory(MemoryState())
         self._counted: dict[Driver, _Counted] = {}
         self.empty = asyncio.Event()
         """Set while no session is open."""
@@ -127,6 +133,12 @@ class RealtimeEndpoint:
     async def handle(self, request: web.Request) -> web.StreamResponse:
         """Any request that is for no other handler."""
         handshake = Handshake(request)
+        try:
+            return await self._answer(handshake)
+        finally:
+            await self._sessions.leave(handshake.id)
+
+    async def _answer(self, handshake: Handshake) -> web.StreamResponse:
         path = _printable(handshake.asked.path)
         who: Principal | Unknown | None = None
         try:
@@ -134,8 +146,9 @@ class RealtimeEndpoint:
             who = await self._identify(handshake, located)
             admission = admit(located, who, self._policy)
             served = self._deployments[admission.deployment.label]
+            await self._find_room(handshake, served)
             if self.draining or len(self._open) >= self._max_sessions:
-                raise errors.server_busy(_BUSY_RETRY_S) if handshake.is_azure else errors.server_busy_session()
+                raise _busy(handshake)
             config = self._first_config(admission, handshake)
         except RefusedHandshake as refused:
             log.info("refused %s: %d %s, %s", path, refused.status, refused.code, handshake.ids)
@@ -170,6 +183,23 @@ class RealtimeEndpoint:
         if isinstance(who, Unknown) and who.fault == "throttled":
             log.warning("too many wrong keys from %s; a proxy belongs into identity.trusted_proxies", address)
         return who
+
+    async def _find_room(self, handshake: Handshake, served: Served) -> None:
+        """Count a connection, and a session, of a deployment. Raises what refuses it."""
+        deployment = served.deployment
+        for limit in (served.quota, served.connections):
+            answer = None if limit is None else limit.connect()
+            denied = await answer if isinstance(answer, Awaitable) else answer
+            if denied is not None:
+                if handshake.is_azure:
+                    raise errors.too_many_calls(denied.retry_after_s)
+                raise errors.too_many_calls_session(deployment.model, denied.retry_after_s)
+        try:
+            room = await self._sessions.enter(handshake.id, deployment.label, deployment.max_sessions)
+        except Unavailable:
+            room = False
+        if not room:
+            raise _busy(handshake)
 
     def _count_refusal(self, status: int) -> None:
         if self._metrics is not None:
@@ -385,6 +415,10 @@ class RealtimeEndpoint:
         finally:
             socket.take_text(None)
             keepalive.stop()
+
+
+def _busy(handshake: Handshake) -> RefusedHandshake | RefusedSession:
+    return errors.server_busy(_BUSY_RETRY_S) if handshake.is_azure else errors.server_busy_session()
 
 
 class _Counted:

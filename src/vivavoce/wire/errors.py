@@ -527,6 +527,24 @@ def too_many_headers(limit: int) -> RefusedHandshake:
     )
 
 
+def _whole(number: float) -> int:
+    """Rounded up."""
+    return int(-(-number // 1))
+
+
+def too_many_calls(wait_s: float) -> RefusedHandshake:
+    """More connections than a minute has, or a deployment without room for what they would ask; ``wait_s``: seconds
+    until there is some."""
+    seconds = _whole(wait_s)
+    return RefusedHandshake(
+        429,
+        "429",
+        "Requests to the realtime operation have exceeded the call rate limit of this deployment. "
+        f"Please retry after {seconds} seconds.",
+        {"retry-after": str(seconds), "retry-after-ms": str(_whole(wait_s * 1000))},
+    )
+
+
 def server_busy(retry_after_s: int) -> RefusedHandshake:
     return RefusedHandshake(
         429,
@@ -612,6 +630,15 @@ def model_retired_session(model: str) -> RefusedSession:
 
 def unsupported_dialect(detail: str) -> RefusedSession:
     return RefusedSession(_CLOSE_BAD_START, "unsupported_api_shape", detail)
+
+
+def too_many_calls_session(model: str, wait_s: float) -> RefusedSession:
+    """As :func:`too_many_calls`."""
+    return RefusedSession(
+        _CLOSE_TRY_LATER,
+        "rate_limit_exceeded",
+        f"Rate limit reached for {model} on requests. Please try again in {_whole(wait_s)}s.",
+    )
 
 
 def server_busy_session() -> RefusedSession:

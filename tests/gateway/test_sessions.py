@@ -1,0 +1,50 @@
+"""The directory of sessions over several processes."""
+
+from __future__ import annotations
+
+from vivavoce.gateway.sessions import TTL_S, SessionDirectory
+from vivavoce.gateway.shared.memory import MemoryState
+
+
+class Clock:
+    now = 1000.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+async def test_sessions_of_all_processes_are_counted_together_by_deployment() -> None:
+    shared = MemoryState(Clock())
+    here, there = SessionDirectory(shared), SessionDirectory(shared)
+    assert await here.enter("s1", "a", 2)
+    assert await there.enter("s2", "a", 2)
+    assert not await there.enter("s3", "a", 2)
+    assert await there.enter("s3", "b", 2)
+    assert await there.enter("s4", "a", None)
+    assert (await here.count("a"), await here.count("b")) == (3, 1)
+    await here.leave("s1")
+    await there.leave("s4")
+    await there.leave("s4")
+    assert await here.enter("s5", "a", 2)
+    assert await there.count("a") == 2
+
+
+async def test_a_session_is_there_as_long_as_its_process_says_so() -> None:
+    clock = Clock()
+    shared = MemoryState(clock)
+    alive, dead = SessionDirectory(shared), SessionDirectory(shared)
+    await alive.enter("s1", "a", None)
+    await dead.enter("s2", "a", None)
+    clock.now += TTL_S / 2
+    await alive.renew()
+    clock.now += TTL_S / 2
+    assert await alive.count("a") == 1
+    # One that was forgotten, for all processes were lost for a while, is there again.
+    clock.now += TTL_S
+    await alive.renew()
+    assert await dead.count("a") == 1
+    # One that was refused is not renewed.
+    assert not await dead.enter("s3", "a", 1)
+    await dead.leave("s2")
+    await dead.renew()
+    assert await dead.count("a") == 1
