@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 import test_differences
+import test_differences_later
 from compat_pages import COMPATIBILITY, ERRORS, ROOT, TEXTS, pages
 from preview_table import load_table
 
@@ -19,7 +20,8 @@ def test_the_page_is_up_to_date(page: Path) -> None:
 
 def test_every_difference_has_the_test_of_its_number() -> None:
     numbers = [entry["number"] for entry in TEXTS["difference"]]
-    tests = [match[1] for name in vars(test_differences) if (match := re.match(r"test_(D\d\d)_", name))]
+    names = [*vars(test_differences), *vars(test_differences_later)]
+    tests = [match[1] for name in names if (match := re.match(r"test_(D\d\d)_", name))]
     assert numbers == [f"D{i:02}" for i in range(1, len(numbers) + 1)]
     assert tests == numbers
 

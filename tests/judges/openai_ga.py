@@ -9,10 +9,10 @@ from typing import Any
 
 import openai
 import openai_ga_events
-from openai_talk import WEATHER, Surface, common_cases, openai_class, talking_on
+from openai_talk import WEATHER, Surface, Talk, common_cases, openai_class, talking_on
 from websockets.exceptions import ConnectionClosedError, InvalidStatus
 from websockets.frames import Close
-from witness import FRAMES_GA, KEY, MODEL, PORT, case, judge_frames, main, raising
+from witness import FRAMES_GA, HEARD, KEY, MODEL, PORT, case, judge_frames, main, question, raising
 
 _ULAW = {"format": {"type": "audio/pcmu"}}
 GA = Surface(
@@ -26,6 +26,7 @@ GA = Surface(
     in_text={"output_modalities": ["text"]},
     written={"audio": {"input": {"transcription": {"model": "gpt-realtime-whisper"}}}},
     by_hand={"audio": {"input": {"turn_detection": None}}},
+    uninterrupted={"audio": {"input": {"turn_detection": {"type": "server_vad", "interrupt_response": False}}}},
     telephone={"audio": {"input": _ULAW, "output": _ULAW}},
     session={"type": "realtime"},
     assistant="output_text",
@@ -201,6 +202,35 @@ async def errors() -> None:
 # --------------------------------------------------------------------------------------------- conversations
 
 common_cases(GA)
+
+
+@case("idle timeout: a user who says nothing is spoken to")
+async def idle_timeout() -> None:
+    async with talking() as talk:
+        await talk.update(audio={"input": {"turn_detection": {"type": "server_vad", "idle_timeout_ms": 5000}}})
+        await talk.say("Good morning.")
+        await talk.respond()
+        await talk.speak(bytes(6 * 48_000))
+        triggered = await talk.last("input_audio_buffer.timeout_triggered")
+        assert triggered.audio_start_ms < triggered.audio_end_ms
+        committed = await talk.last("input_audio_buffer.committed")
+        assert committed.item_id == triggered.item_id
+        assert (await talk.last("response.done")).response.status == "completed"
+
+
+@case("transcription session: what is said is written down, and nothing answered")
+async def transcription_session() -> None:
+    intent = {"intent": "transcription"}
+    async with openai_class() as client, client.realtime.connect(extra_query=intent) as connection:
+        talk = Talk(connection, GA)
+        assert (await talk.next()).session.type == "transcription"
+        session: Any = {"type": "transcription", "audio": {"input": {"transcription": {"model": "whisper-1"}}}}
+        await talk.client.session.update(session=session)
+        await talk.last("session.updated")
+        await talk.speak(question())
+        events = await talk.until("conversation.item.input_audio_transcription.completed")
+        assert events[-1].transcript.strip() == HEARD
+        assert not any(event.type.startswith("response.") for event in events)
 
 
 # ------------------------------------------------------------------------------------------------ all frames

@@ -10,10 +10,10 @@ from typing import Any
 
 import openai
 from openai_events import EVENTS, KNOWN, VERSION, inspect
-from openai_talk import WEATHER, Surface, common_cases, openai_class, talking_on
+from openai_talk import WEATHER, Surface, Talk, common_cases, openai_class, talking_on
 from websockets.exceptions import ConnectionClosedError, InvalidStatus
 from websockets.frames import Close
-from witness import KEY, MODEL, PORT, case, judge_frames, main, raising
+from witness import HEARD, KEY, MODEL, MODEL_2025, PORT, case, judge_frames, main, question, raising
 
 PREVIEW = Surface(
     of=lambda client: client.beta.realtime,
@@ -26,6 +26,7 @@ PREVIEW = Surface(
     in_text={"modalities": ["text"]},
     written={"input_audio_transcription": {"model": "whisper-1"}},
     by_hand={"turn_detection": None},
+    uninterrupted={"turn_detection": {"type": "server_vad", "interrupt_response": False}},
     telephone={"input_audio_format": "g711_ulaw", "output_audio_format": "g711_ulaw"},
     without_model=KNOWN.events,
 )
@@ -157,6 +158,26 @@ async def errors() -> None:
 # --------------------------------------------------------------------------------------------- conversations
 
 common_cases(PREVIEW)
+
+
+@case(
+    "transcription session: what is said is written down, and nothing answered",
+    when="transcription_session.updated" in EVENTS,
+)
+async def transcription_session() -> None:
+    intent = {"intent": "transcription"}
+    connecting = openai_class().beta.realtime.connect(model=MODEL_2025, extra_query=intent)
+    async with connecting as connection:
+        talk = Talk(connection, PREVIEW)
+        assert (await talk.next()).type == "transcription_session.created"
+        await talk.client.transcription_session.update(
+            session={"input_audio_transcription": {"model": "whisper-1"}}
+        )
+        await talk.last("transcription_session.updated")
+        await talk.speak(question())
+        events = await talk.until("conversation.item.input_audio_transcription.completed")
+        assert events[-1].transcript.strip() == HEARD
+        assert not any(event.type.startswith("response.") for event in events)
 
 
 # ------------------------------------------------------------------------------------------- the GA surface

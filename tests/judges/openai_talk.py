@@ -51,6 +51,7 @@ class Surface:
     in_text: Mapping[str, Any]
     written: Mapping[str, Any]
     by_hand: Mapping[str, Any]
+    uninterrupted: Mapping[str, Any]
     telephone: Mapping[str, Any]
     session: Mapping[str, Any] = field(default_factory=dict)
     """What every update says."""
@@ -268,6 +269,22 @@ def common_cases(surface: Surface) -> None:
             events = await talk.until("response.done")
             assert talk.words([*cut, *events]).endswith(ECHO)
             assert events[-1].response.status == "completed"
+
+    @case("interrupt_response false: the answer goes on while the user speaks, and the next one waits for its end")
+    async def uninterrupted() -> None:
+        async with talking() as talk:
+            await talk.update(**surface.uninterrupted)
+            await talk.say("Tell me a story.")
+            await talk.client.response.create()
+            story = await talk.last("response.created")
+            await talk.until(surface.audio)
+            await talk.speak(question())
+            heard = await talk.until("input_audio_buffer.committed")
+            assert "response.done" not in [event.type for event in heard]
+            await talk.client.response.cancel()
+            response = (await talk.last("response.done")).response
+            assert (response.id, response.status_details.reason) == (story.response.id, "client_cancelled")
+            assert talk.words(await talk.until("response.done")) == ECHO
 
     @case("cancel: the answer ends where it is")
     async def cancel() -> None:
