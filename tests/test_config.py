@@ -188,7 +188,7 @@ def test_faults_name_their_place(text: str, path: str, problem: str, tmp_path: P
 def test_an_unknown_name_without_a_near_one_lists_all(tmp_path: Path) -> None:
     known = (
         "server, resource, account, audit, models, limits, counters, deployment, recipe, engine, store, "
-        "identity, entra, issuer, development_issuer, role_assignment"
+        "management, subscription, identity, entra, issuer, development_issuer, role_assignment"
     )
     with pytest.raises(ConfigError, match=rf"^zzz: unknown table \(there are: {known}\)$"):
         load("[zzz]", tmp_path)
@@ -364,6 +364,8 @@ TABLES: dict[str, type[msgspec.Struct]] = {
     "`[models]`": module.ModelsSettings,
     "`[limits]`": module.LimitSettings,
     "`[counters]`": module.CountersSettings,
+    "`[management]`": module.ManagementSettings,
+    "`[[subscription]]`": module.SubscriptionSettings,
     "`[[account]]`": module.AccountSettings,
     "`[[deployment]]`": module.DeploymentSettings,
     "`[recipe.NAME]`": module.RecipeSettings,
@@ -403,6 +405,7 @@ def test_the_manual_names_every_option_with_its_default() -> None:
         "tls_cert",
         "tls_key",
         "data",
+        "id",
         "subscription",
         "resource_group",
         "location",

@@ -19,7 +19,7 @@ from vivavoce.gateway.arm.service import Management
 from vivavoce.gateway.auth import Credential
 from vivavoce.gateway.limits import Rules
 from vivavoce.gateway.models.catalogue import ModelCatalogue
-from vivavoce.gateway.principals import Principal, Unknown
+from vivavoce.gateway.principals import Identities, Principal, Unknown
 from vivavoce.gateway.resource import (
     Account,
     AccountKey,
@@ -42,6 +42,7 @@ from vivavoce.gateway.store.base import (
     ReadOnly,
     Usage,
 )
+from vivavoce.gateway.throttle import Throttle
 
 NOW: Final = datetime(2025, 2, 13, 8, 30, tzinfo=UTC)
 TENANT: Final = "11111111-0000-0000-0000-000000000001"
@@ -427,7 +428,7 @@ class Api:
         )
         self._management = Management(
             self.store,
-            FakeTokens(),
+            Identities([FakeTokens()], Throttle(lambda: 0.0, failures=3, account_failures=100, window_s=60.0)),
             deployments,
             Accounts(self.store, rules, offers, page=page),
             RoleAssignments(self.store, page=page),
@@ -463,6 +464,7 @@ class Api:
                 query=tuple(asked.items()),
                 headers={"authorization": f"Bearer {tenant}/{oid}", **(headers or {})},
                 body=sent,
+                address="192.0.2.1",
                 base="https://manage.test:8089",
             )
         )

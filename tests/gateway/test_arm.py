@@ -137,6 +137,13 @@ async def test_who_is_asking(header: str, status: int, code: str, api: Api) -> N
     assert "an-api-key" not in str(answer.body) + str(answer.headers)
 
 
+async def test_who_guesses_tokens_must_wait(api: Api) -> None:
+    answers = [await api.ask("GET", BANK, headers={"authorization": "Bearer forged"}) for _ in range(4)]
+    assert [one.status for one in answers] == [401, 401, 401, 429]
+    good = await api.ask("GET", BANK)
+    assert (refusal(good)[:2], good.headers["Retry-After"]) == ((429, "TooManyRequests"), "20")
+
+
 async def test_a_token_of_ours_is_told_what_is_wrong_with_it(api: Api) -> None:
     answer = await api.ask("GET", BANK, headers={"authorization": "Bearer old"})
     assert answer.body["error"]["message"] == "The access token is invalid: it has expired."

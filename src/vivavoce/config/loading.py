@@ -15,16 +15,24 @@ from vivavoce.config.engines import read_deployments, read_engines, read_recipes
 from vivavoce.config.identity import TABLES as IDENTITY_TABLES
 from vivavoce.config.identity import read_identity
 from vivavoce.config.limits import LimitSettings
-from vivavoce.config.management import read_management, read_subscriptions
+from vivavoce.config.management import MANAGEMENT_TABLES, read_management, read_subscriptions
 from vivavoce.config.models import read_models
 from vivavoce.config.resource import check_account, read_accounts, read_store
-from vivavoce.config.tables import API_KEY_VARIABLE, Config, Overrides, ResourceSettings, ServerSettings
+from vivavoce.config.tables import (
+    API_KEY_VARIABLE,
+    Config,
+    Overrides,
+    ResourceSettings,
+    ServerSettings,
+    StoreSettings,
+)
 from vivavoce.config.toml_file import read_toml
 from vivavoce.config.values import ConfigError, Secret
 
 _TABLES: Final = (
     *("server", "resource", "account", "audit", "models", "limits", "counters"),
     *("deployment", "recipe", "engine", "store"),
+    *MANAGEMENT_TABLES,
     *IDENTITY_TABLES,
 )
 
@@ -46,7 +54,12 @@ def load_config(path: Path | None, *, environ: Mapping[str, str], overrides: Ove
     check_account(resource, "resource")
     resource = msgspec.structs.replace(resource, keys=_keys(resource.keys, environ, overrides))
     accounts = read_accounts(table, resource)
+    identity = read_identity(table, (resource.tenant, *(one.tenant for one in accounts)))
+    management = read_management(table, identity)
     store = read_store(table, environ)
+    if store is None and management.enabled:
+        # What it changes must be kept.
+        store = StoreSettings()
     models, own_models = read_models(table, base)
     return Config(
         server=msgspec.structs.replace(
@@ -55,14 +68,14 @@ def load_config(path: Path | None, *, environ: Mapping[str, str], overrides: Ove
         ),
         resource=resource,
         more_accounts=accounts,
-        identity=read_identity(table, (resource.tenant, *(one.tenant for one in accounts))),
+        identity=identity,
         audit=read_audit(table, base),
         models=models,
         own_models=own_models,
         limits=convert(table_of(table, "limits"), LimitSettings, "limits"),
         deployments=read_deployments(table, (resource.name, *(one.name for one in accounts))),
         recipes=read_recipes(table),
-        management=read_management(table),
+        management=management,
         subscriptions=read_subscriptions(table),
         counters=read_counters(table, environ),
         engines=read_engines(table, environ),

@@ -6,7 +6,8 @@ import re
 from collections.abc import Mapping
 from typing import Any, Final
 
-from vivavoce.config.convert import convert, table_of
+from vivavoce.config.convert import convert, table_of, tables_of
+from vivavoce.config.identity import Identity
 from vivavoce.config.tables import ManagementSettings, SubscriptionSettings
 from vivavoce.config.values import ConfigError
 
@@ -14,8 +15,14 @@ _SEGMENT: Final = re.compile(r"[A-Za-z0-9._()-]{1,90}")
 _ENDPOINT: Final = re.compile(r"https?://[A-Za-z0-9.:\[\]{}-]+/?")
 
 
-def read_management(table: Mapping[str, Any]) -> ManagementSettings:
+MANAGEMENT_TABLES: Final = ("management", "subscription")
+
+
+def read_management(table: Mapping[str, Any], identity: Identity) -> ManagementSettings:
+    """``identity``: whose tokens count. Raises :class:`ConfigError`."""
     settings = convert(table_of(table, "management"), ManagementSettings, "management")
+    if settings.enabled and not (identity.entra or identity.issuers or identity.development.enabled):
+        raise ConfigError("management.enabled", "it takes tokens alone: add [entra] or an [[issuer]]")
     if settings.endpoint:
         bare = settings.endpoint.replace("{account}", "")
         if _ENDPOINT.fullmatch(settings.endpoint) is None or "{" in bare or "}" in bare:
@@ -24,12 +31,9 @@ def read_management(table: Mapping[str, Any]) -> ManagementSettings:
 
 
 def read_subscriptions(table: Mapping[str, Any]) -> tuple[SubscriptionSettings, ...]:
-    entries = table.get("subscription", [])
-    if not isinstance(entries, list):
-        raise ConfigError("subscription", "expected tables, [[subscription]]")
     found: dict[str, str] = {}
     subscriptions = []
-    for index, entry in enumerate(entries):
+    for index, entry in enumerate(tables_of(table, "subscription")):
         path = f"subscription[{index}]"
         one = convert(entry, SubscriptionSettings, path)
         _check_segment(one.id, f"{path}.id")

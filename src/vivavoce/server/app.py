@@ -36,6 +36,7 @@ from vivavoce.server import tokenizer
 from vivavoce.server.client_secrets import SecretsEndpoint
 from vivavoce.server.engine_room import EngineRoom
 from vivavoce.server.identity import open_doorkeeper
+from vivavoce.server.management import management_endpoint
 from vivavoce.server.metrics import CONTENT_TYPE, Metrics
 from vivavoce.server.tls import server_context
 from vivavoce.server.websocket import RealtimeEndpoint
@@ -191,8 +192,11 @@ async def assembled(
             metrics.look_at_shared_state(shared)
             looking = asyncio.create_task(metrics.look_regularly(), name="look at metrics")
             stack.callback(looking.cancel)
+        routes = list(doorkeeper.routes)
+        if config.management.enabled:
+            routes += management_endpoint(config, store, doorkeeper, deployments, audit).routes
         runner = web.AppRunner(
-            _application(endpoint, secrets_endpoint, engines, deployments, metrics, doorkeeper.routes),
+            _application(endpoint, secrets_endpoint, engines, deployments, metrics, routes),
             access_log=None,
             logger=_http_log,
             shutdown_timeout=config.server.shutdown_grace_s,

@@ -5,19 +5,33 @@ from __future__ import annotations
 import logging
 import re
 import uuid
+from collections.abc import Callable
+from datetime import UTC, datetime
 from typing import Final
 
 import msgspec
 from aiohttp import web
 from aiohttp.web_exceptions import HTTPException
 
+from vivavoce.config import Config
 from vivavoce.gateway.arm import errors
+from vivavoce.gateway.arm.accounts import Accounts
 from vivavoce.gateway.arm.bodies import MAX_BODY_BYTES
 from vivavoce.gateway.arm.call import Answer, Request
-from vivavoce.gateway.arm.routes import serves
+from vivavoce.gateway.arm.deployments import DeploymentOperations
+from vivavoce.gateway.arm.lists import Lists
+from vivavoce.gateway.arm.offers import Offers
+from vivavoce.gateway.arm.role_assignments import RoleAssignments
+from vivavoce.gateway.arm.routes import ROOTS
 from vivavoce.gateway.arm.service import Management
-from vivavoce.gateway.audit import Caller
+from vivavoce.gateway.arm.serving import Serving
+from vivavoce.gateway.audit import Audit, Caller
+from vivavoce.gateway.deployments import Deployments
+from vivavoce.gateway.limits import Rules
+from vivavoce.gateway.recipes import Recipes
+from vivavoce.gateway.store.base import Store
 from vivavoce.runtime.bugs import outline
+from vivavoce.server.identity import Doorkeeper
 
 log = logging.getLogger(__name__)
 
@@ -25,16 +39,45 @@ _ID: Final = re.compile(r"[\x21-\x7e]{1,128}")
 _AUTHORITY: Final = re.compile(r"[A-Za-z0-9._-]+(:\d{1,5})?|\[[0-9A-Fa-f:.]+\](:\d{1,5})?")
 
 
+def management_endpoint(
+    config: Config, store: Store, doorkeeper: Doorkeeper, deployments: Deployments, audit: Audit
+) -> ManagementEndpoint:
+    """The API over a store that is open and deployments that are served."""
+    rules = Rules.of(config)
+    offers = Offers(rules)
+    serving = Serving(deployments, rules)
+    operations = DeploymentOperations(
+        store,
+        rules,
+        offers,
+        Recipes(config).bind,
+        serving.state,
+        serving.rates,
+    )
+    management = Management(
+        store,
+        doorkeeper.management,
+        operations,
+        Accounts(store, rules, offers, endpoint=config.management.endpoint),
+        RoleAssignments(store),
+        Lists(store, rules, offers, operations, clock=lambda: datetime.now(UTC)),
+        configured=config.subscriptions,
+        record=audit.record,
+    )
+    return ManagementEndpoint(management, doorkeeper.address_of)
+
+
 class ManagementEndpoint:
     """Serves ``/subscriptions`` and ``/providers``."""
 
-    def __init__(self, management: Management) -> None:
+    def __init__(self, management: Management, address_of: Callable[[web.Request], str]) -> None:
         self._management = management
+        self._address_of = address_of
 
-    @staticmethod
-    def serves(path: str) -> bool:
-        """Whether a path is for it."""
-        return serves(path)
+    @property
+    def routes(self) -> list[web.RouteDef]:
+        """All of its paths, with every method."""
+        return [web.route("*", f"/{{root:(?i:{'|'.join(ROOTS)})}}{{rest:(/.*)?}}", self.handle)]
 
     async def handle(self, request: web.Request) -> web.Response:
         """Any request to one of its paths."""
@@ -76,9 +119,10 @@ class ManagementEndpoint:
             query=tuple(request.rel_url.query.items()),
             headers={name: ",".join(request.headers.getall(name)) for name in names},
             body=body,
+            address=self._address_of(request),
             base=_base(request),
         )
-        caller = Caller(request_id=request_id, client_request_id=client_id, address=request.remote)
+        caller = Caller(request_id=request_id, client_request_id=client_id, address=asked.address)
         return await self._management.answer(asked, caller)
 
 

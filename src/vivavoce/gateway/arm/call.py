@@ -40,6 +40,8 @@ class Request:
     headers: Mapping[str, str] = field(default_factory=dict, repr=False)
     """By lower-case name; of a repeated one the values joined by commas."""
     body: bytes = field(default=b"", repr=False)
+    address: str = ""
+    """Whose request it is, for the throttle."""
     base: str = ""
     """Scheme and authority that the client used, for links: ``https://host:8089``."""
 

@@ -6,7 +6,7 @@ Laws
    would not deploy (a model that is not in the region, a retired version, a sku that the model has not, more than
    the quota) is refused; so is what this server has no engines for.
 2. ``provisioningState`` is true: ``Succeeded`` means that a client may connect now, ``Creating`` that its engines
-   are not ready, ``Failed`` that this server has no recipe for it any more.
+   are not ready, ``Disabled`` that its version has ended, ``Failed`` that nothing here does its work any more.
 3. Quota is looked at by the store while nobody else can change anything, so that two requests cannot both have the
    last of it. What the configuration declares is its operator's own and takes none.
 4. A fine-tuned model of another account needs the right to deploy at both, by a token of each tenant.
@@ -58,7 +58,7 @@ _TARGETS: Final = {
 }
 """What the rules' refusals are about, by their codes; the others are about the model."""
 
-State: TypeAlias = Literal["Succeeded", "Creating", "Failed"]
+State: TypeAlias = Literal["Succeeded", "Creating", "Disabled", "Failed"]
 
 
 class DeploymentOperations:

@@ -6,6 +6,7 @@ A body is ``{"error": {"code", "message", "target"?, "details"?}}``. Refusals ar
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
@@ -94,6 +95,11 @@ def token_not_judged() -> ArmError:
     """Nobody knows whether it is good: the issuer's keys cannot be had now."""
     text = "The access token cannot be judged now, for its issuer is not reachable. Please retry later."
     return ArmError(503, "ServiceUnavailable", text, headers={"Retry-After": "5"})
+
+
+def too_many_bad_tokens(retry_after_s: float) -> ArmError:
+    text = "Too many tokens that do not hold came from this address. Please retry later."
+    return ArmError(429, "TooManyRequests", text, headers={"Retry-After": str(math.ceil(retry_after_s))})
 
 
 def authorization_failed(client: str, oid: str, action: str, scope: str) -> ArmError:

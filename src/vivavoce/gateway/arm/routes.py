@@ -68,6 +68,9 @@ API_VERSIONS: Final[Mapping[str, tuple[str, ...]]] = {
 }
 """Versions that are taken, by namespace. One shape of request and answer serves them all."""
 
+ROOTS: Final = ("subscriptions", "providers")
+"""First segments of all paths, in whatever case."""
+
 _VERSION: Final = re.compile(r"\d{4}-\d{2}-\d{2}(-[a-z]+)?")
 
 Method: TypeAlias = Literal["GET", "PUT", "PATCH", "POST", "DELETE"]
@@ -391,12 +394,6 @@ class Asked:
 def assignment_id(scope: str, name: str) -> str:
     """Id of a role assignment; ``scope`` as :attr:`Place.scope`."""
     return f"{scope.rstrip('/')}/providers/{AUTHORIZATION}/roleAssignments/{name}"
-
-
-def serves(path: str) -> bool:
-    """Whether a path is one of Resource Manager's, known or not."""
-    first = path.lower().lstrip("/").partition("/")[0]
-    return first in ("subscriptions", "providers")
 
 
 def find(method: str, path: str) -> Asked:

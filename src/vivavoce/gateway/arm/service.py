@@ -29,7 +29,7 @@ from vivavoce.gateway.arm.lists import Lists
 from vivavoce.gateway.arm.places import Subscription, subscriptions
 from vivavoce.gateway.arm.role_assignments import RoleAssignments
 from vivavoce.gateway.auth import Credential
-from vivavoce.gateway.principals import Principal, Source, Unknown
+from vivavoce.gateway.principals import Identities, Principal, Unknown
 from vivavoce.gateway.resource import id_key
 from vivavoce.gateway.store.base import Conflict, NotFound, PreconditionFailed, ReadOnly, Store, StoreUnavailable
 
@@ -45,7 +45,7 @@ class Management:
     def __init__(
         self,
         store: Store,
-        tokens: Source,
+        identities: Identities,
         deployments: DeploymentOperations,
         accounts: Accounts,
         roles: RoleAssignments,
@@ -54,9 +54,9 @@ class Management:
         configured: Iterable[SubscriptionSettings] = (),
         record: Callable[..., None],
     ) -> None:
-        """``tokens`` knows Bearer tokens for management; ``record`` is ``Audit.record``."""
+        """``identities`` knows Bearer tokens for management; ``record`` is ``Audit.record``."""
         self._store = store
-        self._tokens = tokens
+        self._identities = identities
         self._configured = tuple(configured)
         self._record = record
         self._operations: Mapping[str, Operation] = {
@@ -87,12 +87,12 @@ class Management:
         operation = _operation(request)
         if isinstance(operation, routes.Asked):
             asked.append(operation)
-        principal = await self._identify(request.headers.get("authorization"))
+        principal = await self._identify(request)
         who.append(principal)
         if isinstance(operation, errors.ArmError):
             raise operation
         routes.check_api_version(operation, version)
-        auxiliary = await self._auxiliary(request.headers.get(AUXILIARY))
+        auxiliary = await self._auxiliary(request)
         try:
             directory = await self._store.directory()
             call = Call(
@@ -120,16 +120,18 @@ class Management:
 
     # ----------------------------------------------------------------------------------------------- who is asking
 
-    async def _identify(self, header: str | None) -> Principal:
-        if header is None or not header.strip():
+    async def _identify(self, request: Request) -> Principal:
+        header = request.headers.get("authorization", "").strip()
+        if not header:
             raise errors.authentication_failed()
-        scheme, _, token = header.strip().partition(" ")
+        scheme, _, token = header.partition(" ")
         if scheme.lower() != "bearer" or not token.strip():
             raise errors.not_a_bearer_token()
-        return await self._principal(token.strip(), auxiliary=False)
+        return await self._principal(token.strip(), request.address, auxiliary=False)
 
-    async def _auxiliary(self, header: str | None) -> tuple[Principal, ...]:
+    async def _auxiliary(self, request: Request) -> tuple[Principal, ...]:
         """Up to three tokens of other tenants, separated by commas, each with its ``Bearer``."""
+        header = request.headers.get(AUXILIARY)
         if header is None:
             return ()
         parts = [part.strip() for part in header.replace(";", ",").split(",") if part.strip()]
@@ -140,15 +142,17 @@ class Management:
             scheme, _, token = part.partition(" ")
             if scheme.lower() != "bearer":
                 raise errors.invalid_token(auxiliary=True)
-            found.append(await self._principal(token.strip(), auxiliary=True))
+            found.append(await self._principal(token.strip(), request.address, auxiliary=True))
         return tuple(found)
 
-    async def _principal(self, token: str, *, auxiliary: bool) -> Principal:
-        known = await self._tokens.identify(Credential(token, "bearer header"), None)
+    async def _principal(self, token: str, address: str, *, auxiliary: bool) -> Principal:
+        known = await self._identities.of([Credential(token, "bearer header")], None, address)
         if isinstance(known, Principal) and known.is_token:
             return known
         if isinstance(known, Unknown):
             log.info("a token for management was refused: %s", known.why or known.fault)
+            if known.fault == "throttled":
+                raise errors.too_many_bad_tokens(known.retry_after_s)
             if known.fault == "unavailable":
                 raise errors.token_not_judged()
             if known.fault == "claims":
