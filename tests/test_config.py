@@ -394,6 +394,7 @@ def test_the_manual_names_every_option_with_its_default() -> None:
         "name",
         "path",
         "profile",
+        "ptus_per_region",
         "instructions",
         "connections_per_minute",
         "max_sessions",

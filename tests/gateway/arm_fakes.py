@@ -411,7 +411,9 @@ class Api:
         self.records: list[tuple[Any, ...]] = []
         rules = Rules(
             CATALOGUE,
-            limits=LimitSettings(deployments_per_account=per_account, accounts_per_region=per_region),
+            limits=LimitSettings(
+                deployments_per_account=per_account, accounts_per_region=per_region, ptus_per_region=200
+            ),
             day=NOW.date,
         )
         offers = Offers(rules)

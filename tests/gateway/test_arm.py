@@ -356,6 +356,7 @@ async def test_quota_is_of_the_subscription_and_the_region(api: Api) -> None:
     assert told == {
         "AccountCount": (2, 4),
         f"OpenAI.GlobalStandard.{REALTIME}": (90, 100),
+        "OpenAI.ProvisionedManaged": (0, 200),
     }
 
 
@@ -367,8 +368,12 @@ async def test_ptu_come_in_steps_and_are_shown_without_rates(api: Api) -> None:
         answer = await api.ask("PUT", TELLER, ptu(capacity))
         assert refusal(answer) == (400, "InvalidResourceProperties", "sku.capacity")
     assert refusal(await api.ask("PUT", TELLER, ptu(100_025))) == (400, "InvalidCapacity", "sku.capacity")
-    answer = await api.ask("PUT", TELLER, ptu(50))
+    answer = await api.ask("PUT", TELLER, ptu(150))
     assert (answer.status, answer.body["properties"]["rateLimits"]) == (201, [])
+    # Quota is of the sku in the region, whatever the model and the account.
+    more = await api.ask("PUT", f"{BANK}/deployments/other", ptu(75))
+    assert refusal(more) == (400, "InsufficientQuota", "sku.capacity")
+    assert (await api.ask("PUT", f"{SWEDEN}/deployments/other", ptu(75))).status == 201
 
 
 async def test_spillover_goes_to_a_standard_deployment_of_the_account(api: Api) -> None:

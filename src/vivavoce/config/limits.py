@@ -19,5 +19,7 @@ class LimitSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     fine_tuned_deployments: _None_or_more = 5
     """Of an account."""
     ptus_per_deployment: _None_or_more = 100_000
+    ptus_per_region: _None_or_more | None = None
+    """Quota of a subscription in a region, for each provisioned sku and whatever the model; None: no quota."""
     government_quota: bool = True
     """A subscription gets no more tokens per minute of a model in a government region than the catalogue says."""

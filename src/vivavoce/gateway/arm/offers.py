@@ -123,7 +123,8 @@ class Offers:
             minimum, step = (1, 1) if throughput is None else throughput.sizes(sku)
             title = f"Provisioned Throughput Units - {sku}"
             usage = f"{OPENAI_FORMAT}.{sku}"
-            return OfferedSku(name=sku, usage=usage, title=title, limit=None, minimum=minimum, step=step)
+            limit = self._rules.limits.ptus_per_region
+            return OfferedSku(name=sku, usage=usage, title=title, limit=limit, minimum=minimum, step=step)
         return OfferedSku(
             name=sku,
             usage=f"{OPENAI_FORMAT}.{sku}.{model}",
