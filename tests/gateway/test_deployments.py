@@ -35,10 +35,12 @@ from vivavoce.gateway.deployments import (
     open_deployments,
     open_engines,
 )
-from vivavoce.gateway.quota import Quota
+from vivavoce.gateway.limiting import SpillOver
+from vivavoce.gateway.quota import Asked, Denied, Quota
 from vivavoce.gateway.resource import DeploymentRecord, Model, Sku
 from vivavoce.gateway.shared.memory import MemoryState
 from vivavoce.gateway.store.declared import Declared
+from vivavoce.wire.server_events import Usage
 from vivavoce.wire.session_config import VOICES
 
 ALL_VOICES: dict[str, str] = {voice: voice for voice in VOICES}
@@ -604,3 +606,52 @@ async def test_what_nothing_here_does_is_not_served_and_told_once(
     assert caplog.messages == [
         f"deployment {bank}/deployments/new cannot be used: nothing here does the work of its model"
     ]
+
+
+async def test_a_stored_deployment_may_be_provisioned_and_spill_over(bench: Bench, tmp_path: Path) -> None:
+    config = configured(ACCOUNTS, tmp_path)
+    declared = Declared(config)
+    bank = declared.accounts[1].id
+    bought = stored(
+        bank,
+        "bought",
+        sku=Sku("GlobalProvisionedManaged", 15),
+        model=Model("gpt-4o-realtime-preview", "2024-12-17"),
+        spillover_deployment_name="gpt",
+    )
+    async with open_deployments(config, bench, clock=lambda: 0.0) as served:
+        served.follow(declared.directory(deployments=[bought]))
+        limiter = served["front/bought"].quota
+        assert isinstance(limiter, SpillOver)
+        assert limiter.status()[0].limit == 15 * 2500
+        assert not isinstance(limiter.ask(Asked(40_000, Usage(input_text=40_000), 1)), Denied)
+        # The one of its own account takes what comes now, not the other account's of that name.
+        assert not isinstance(limiter.ask(Asked(500, Usage(input_text=400), 100)), Denied)
+        assert served["front/gpt"].quota.status()[1].remaining == 1500
+        assert served["gpt"].quota.status()[1].remaining == 10_000_000
+
+
+async def test_throughput_of_which_nothing_is_known_is_not_served(
+    bench: Bench, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    config = configured(ACCOUNTS, tmp_path)
+    declared = Declared(config)
+    bank = declared.accounts[1].id
+    async with open_deployments(config, bench) as served:
+        for _ in range(2):
+            bought = stored(bank, "bought", sku=Sku("ProvisionedManaged", 50))
+            served.follow(declared.directory(deployments=[bought]))
+            assert served.catalogue(bank).by_name("bought") is None
+    [told] = caplog.messages
+    assert told.startswith(
+        f"deployment {bank}/deployments/bought cannot be used: nothing is known of the throughput"
+    )
+
+
+async def test_a_declared_deployment_of_unknown_throughput_is_a_fault(bench: Bench, tmp_path: Path) -> None:
+    text = "[[deployment]]\nname = 'a'\nmodel = 'm'\nsku = 'ProvisionedManaged'\ncapacity = 50"
+    with pytest.raises(ConfigError) as fault:
+        async with open_deployments(configured(text, tmp_path), bench):
+            pass
+    assert fault.value.path == "deployment 'a'"
+    assert fault.value.problem.startswith("nothing is known of the throughput of 'm' (of these it is: gpt-4.1, ")
