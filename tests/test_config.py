@@ -402,6 +402,8 @@ def test_the_manual_names_every_option_with_its_default() -> None:
         "spillover",
         "requests_per_minute",
         "session_seconds",
+        "context_window",
+        "max_output",
         "speech_model",
         "tls_cert",
         "tls_key",

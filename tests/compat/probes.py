@@ -218,7 +218,14 @@ class _Maker:
             yield Probe(row, f"absent: {_short(default[1])}" if default else "absent", put(ABSENT), default=default)
         for bad in field.extra.get("bad", ()):
             param = bad.get("param", here) or None
-            yield _refused(row, _short(bad["value"]), put(bad["value"]), bad["code"], param, bad["message"])
+            yield _refused(
+                row,
+                _short(bad["value"]),
+                put(bad["value"]),
+                bad["code"],
+                param,
+                bad["message"].replace("{param}", param or ""),
+            )
         for shows, value, code, param, text in self._bad(field, here):
             yield _refused(row, shows, put(value), code, param, text)
         for one in field.types:

@@ -603,11 +603,18 @@ def test_D43_the_text_of_a_conversation() -> None:
     assert error(bench.runner.perform(s.SendCharacters(1), bench.names))["code"] == "conversation_full"
 
 
-def test_D44_the_context_is_not_cut() -> None:
-    bench = Bench("openai-ga")
-    for wanted in ("auto", "disabled", {"type": "retention_ratio", "retention_ratio": 0.8}):
-        answers = bench.send({"type": "session.update", "session": {"type": "realtime", "truncation": wanted}})
-        if wanted == "auto":
-            assert kinds(answers) == ["session.updated"]
+@pytest.mark.parametrize("truncation", ["auto", "disabled"])
+def test_D44_a_context_that_is_too_long(truncation: str) -> None:
+    bench = Bench("openai-ga", "context_window 100\n")
+    bench.send({"type": "session.update", "session": {"type": "realtime", "truncation": truncation}})
+    bench.runner.perform(s.SendCharacters(200), bench.names)
+    for characters, fits in ((700, truncation == "auto"), (2000, False)):
+        bench.runner.perform(s.SendCharacters(characters), bench.names)
+        answers = bench.send({"type": "response.create"})
+        if fits:
+            assert kinds(answers) == ["response.created"]
+            bench.send({"type": "response.cancel"})
         else:
-            assert error(answers)["param"] == "session.truncation"
+            assert kinds(answers) == ["response.created", "response.done"]
+            assert isinstance(answers[1], dict)
+            assert answers[1]["response"]["status_details"]["error"]["code"] == "context_length_exceeded"

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
 from vivavoce.core.context import Entry
-from vivavoce.core.conversation import ROOT, Conversation, truncated
+from vivavoce.core.conversation import MAX_IMAGE_BYTES, ROOT, Conversation, truncated
 from vivavoce.core.usage import Tokens
 from vivavoce.wire import items
 from vivavoce.wire.errors import ClientFault
@@ -41,6 +41,7 @@ class ConversationModel(RuleBasedStateMachine):
     def start(self) -> None:
         self.conversation = Conversation("conv_1", Tokens())
         self.model: list[Entry] = []
+        self.dropped: set[str] = set()
         self.last_snapshot = self.conversation.snapshot()
 
     def index(self, name: str | None) -> int | None:
@@ -86,7 +87,16 @@ class ConversationModel(RuleBasedStateMachine):
         else:
             self.conversation.delete(name)
             del self.model[here]
-            self.changed()
+            if name not in self.dropped:
+                self.changed()
+            self.dropped.discard(name)
+
+    @rule(count=st.integers(0, 3))
+    def drop(self, count: int) -> None:
+        """The oldest of the context leave it, and nothing else."""
+        context = [entry.item.id for entry in self.model if entry.item.id not in self.dropped]
+        self.conversation.drop_oldest(count)
+        self.dropped.update(context[:count])
 
     @rule(entry=ENTRIES)
     def replace(self, entry: Entry) -> None:
@@ -94,7 +104,8 @@ class ConversationModel(RuleBasedStateMachine):
         self.conversation.replace(entry)
         if here is not None:
             self.model[here] = entry
-            self.changed()
+            if entry.item.id not in self.dropped:
+                self.changed()
 
     @rule(name=st.sampled_from([*NAMES, "nobody"]), index=st.integers(0, 1), ms=st.integers(0, 1200))
     def truncate(self, name: str, index: int, ms: int) -> None:
@@ -119,7 +130,8 @@ class ConversationModel(RuleBasedStateMachine):
             self.model[here] = replace(
                 entry, item=item, audio_ms=ms, truncated=True, text_tokens=4, audio_tokens=ms // 50
             )
-            self.changed()
+            if name not in self.dropped:
+                self.changed()
 
     @invariant()
     def agrees(self) -> None:
@@ -141,7 +153,7 @@ class ConversationModel(RuleBasedStateMachine):
     @invariant()
     def snapshot(self) -> None:
         now = self.conversation.snapshot()
-        assert now == tuple(self.model)
+        assert now == tuple(entry for entry in self.model if entry.item.id not in self.dropped)
         assert self.conversation.snapshot() is now
         self.last_snapshot = now
 
@@ -186,3 +198,26 @@ def test_truncating_keeps_the_status_and_other_parts() -> None:
     assert cut.item == items.MessageItem(
         "a", "assistant", (items.TextPart("x"), items.AudioPart(None)), "incomplete"
     )
+
+
+def picture(name: str, size: int) -> Entry:
+    part = items.InputImagePart("x" * size, "low", 1, 1)
+    return Entry(items.MessageItem(name, "user", (part,)), image_tokens=85)
+
+
+def test_pictures_have_a_bound_of_their_own() -> None:
+    conversation = Conversation("conv_1", Tokens())
+    half = MAX_IMAGE_BYTES // 2
+    conversation.add(picture("a", half))
+    conversation.add(picture("b", half))
+    conversation.add(user("c"))
+    with pytest.raises(ClientFault) as raised:
+        conversation.add(picture("d", 1))
+    assert raised.value.code == "conversation_full"
+    assert raised.value.message == (
+        "Error adding item: the conversation would hold more than 33554432 bytes of images. Delete items first."
+    )
+    conversation.delete("a")
+    with pytest.raises(ClientFault):
+        conversation.check_room((picture("d", half), picture("e", 1)))
+    conversation.add(picture("d", half))

@@ -120,41 +120,42 @@ def test_prompt_tokens() -> None:
 # ------------------------------------------------------------------------------------------------ the cache
 
 
-def entry(name: str, text: int, audio: int = 0) -> Entry:
+def entry(name: str, text: int, audio: int = 0, image: int = 0) -> Entry:
     return Entry(
         items.MessageItem(name, "user", (items.InputTextPart(name),)),
         clips=MappingProxyType({}),
         text_tokens=text,
         audio_tokens=audio,
+        image_tokens=image,
     )
 
 
 def test_first_response_has_nothing_cached() -> None:
-    assert usage.PromptCache(usage.Tokens()).look_up("hello", (), (entry("a", 1000),)) == (0, 0)
+    assert usage.PromptCache(usage.Tokens()).look_up("hello", (), (entry("a", 1000),)) == (0, 0, 0)
 
 
 def test_shared_prefix_is_cached_in_blocks() -> None:
     cache = usage.PromptCache(usage.Tokens())
     first = (entry("a", 100, 30), entry("b", 10))
     cache.look_up("hello", (), first)
-    assert cache.look_up("hello", (), (*first, entry("c", 500, 128))) == (64, 0)  # of 111 and 30
-    assert cache.look_up("hello", (), (*first, entry("c", 500, 128))) == (576, 128)  # of 611 and 158
-    assert cache.look_up("hello", (), first[:1]) == (64, 0)  # of 101 and 30
+    assert cache.look_up("hello", (), (*first, entry("c", 500, 128))) == (64, 0, 0)  # of 111 and 30
+    assert cache.look_up("hello", (), (*first, entry("c", 500, 128))) == (576, 128, 0)  # of 611 and 158
+    assert cache.look_up("hello", (), first[:1]) == (64, 0, 0)  # of 101 and 30
 
 
 def test_the_answer_to_a_context_is_cached_with_it() -> None:
     """With the tokens that were recorded from the service."""
     cache = usage.PromptCache(usage.Tokens())
     asked, call, output = entry("a", 63), entry("call", 22), entry("output", 18)
-    assert cache.look_up("", (), (asked,)) == (0, 0)
+    assert cache.look_up("", (), (asked,)) == (0, 0, 0)
     cache.answered(call)
-    assert cache.look_up("", (), (asked, call, output)) == (64, 0)
+    assert cache.look_up("", (), (asked, call, output)) == (64, 0, 0)
     cache = usage.PromptCache(usage.Tokens())
     heard, said = entry("a", 15, 27), entry("b", 18, 42)
-    assert cache.look_up("", (), (heard,)) == (0, 0)
+    assert cache.look_up("", (), (heard,)) == (0, 0, 0)
     cache.answered(said)
-    assert cache.look_up("", (), (heard, said, entry("c", 10, 27))) == (0, 64)
-    assert cache.context_tokens((heard, said)) == (33, 69)
+    assert cache.look_up("", (), (heard, said, entry("c", 10, 27))) == (0, 64, 0)
+    assert cache.context_tokens((heard, said)) == (33, 69, 0)
 
 
 @pytest.mark.parametrize("keeps", [True, False])
@@ -167,9 +168,9 @@ def test_words_that_were_found_in_a_sound_change_nothing(keeps: bool) -> None:
     )
     cache = usage.PromptCache(usage.Tokens())
     cache.look_up("", (), (before,))
-    assert cache.look_up("", (), (heard,)) == (0, 640)
+    assert cache.look_up("", (), (heard,)) == (0, 640, 0)
     other = replace(heard, item=items.MessageItem("b", "user", said))
-    assert cache.look_up("", (), (other,)) == (0, 0)
+    assert cache.look_up("", (), (other,)) == (0, 0, 0)
 
 
 @pytest.mark.parametrize(
@@ -185,35 +186,80 @@ def test_another_beginning_is_not_cached(
 ) -> None:
     cache = usage.PromptCache(usage.Tokens())
     cache.look_up("hello", (), (entry("a", 100), entry("b", 100)))
-    assert cache.look_up(instructions, tools, context) == (0, 0)
+    assert cache.look_up(instructions, tools, context) == (0, 0, 0)
 
 
 def test_a_changed_item_ends_the_prefix() -> None:
     cache = usage.PromptCache(usage.Tokens())
     cache.look_up("", (), (entry("a", 64), entry("b", 64)))
     changed = Entry(items.MessageItem("b", "user", ()), text_tokens=64)
-    assert cache.look_up("", (), (entry("a", 64), changed)) == (64, 0)
+    assert cache.look_up("", (), (entry("a", 64), changed)) == (64, 0, 0)
+
+
+TOKENS = st.integers(0, 90)
 
 
 @given(
-    contexts=st.lists(
-        st.lists(st.tuples(st.sampled_from("abcd"), st.integers(0, 90), st.integers(0, 90)), max_size=5), max_size=6
-    )
+    contexts=st.lists(st.lists(st.tuples(st.sampled_from("abcd"), TOKENS, TOKENS, TOKENS), max_size=5), max_size=6)
 )
-def test_cached_is_a_part_of_the_input_in_multiples_of_64(contexts: list[list[tuple[str, int, int]]]) -> None:
+def test_cached_is_a_part_of_the_input_in_multiples_of_64(
+    contexts: list[list[tuple[str, int, int, int]]],
+) -> None:
     cache = usage.PromptCache(usage.Tokens())
-    before: list[tuple[str, int, int]] | None = None
+    before: list[tuple[str, int, int, int]] | None = None
     for given_context in contexts:
         context = tuple(entry(*one) for one in given_context)
-        text, audio = cache.look_up("one two", (), context)
-        assert text >= 0
-        assert audio >= 0
-        assert (text % 64, audio % 64) == (0, 0)
-        assert text <= 2 + sum(e.text_tokens for e in context)
-        assert audio <= sum(e.audio_tokens for e in context)
+        cached = cache.look_up("one two", (), context)
+        whole = usage.Count()
+        for one in context:
+            whole = whole.plus(one)
+        assert cache.context_tokens(context) == whole
+        whole = whole._replace(text=whole.text + 2)
+        assert all(part >= 0 and part % 64 == 0 for part in cached)
+        assert all(part <= all_ for part, all_ in zip(cached, whole, strict=True))
         if before is None:
-            assert (text, audio) == (0, 0)
+            assert cached == (0, 0, 0)
         elif before == given_context:
-            whole = 2 + sum(e.text_tokens for e in context), sum(e.audio_tokens for e in context)
-            assert (text, audio) == tuple(tokens // 64 * 64 for tokens in whole)
+            assert cached == tuple(tokens // 64 * 64 for tokens in whole)
         before = given_context
+
+
+@given(st.lists(st.tuples(st.lists(TOKENS, max_size=4), st.integers(0, 5)), max_size=8))
+def test_what_is_left_of_a_cut_context_is_counted_and_not_cached(
+    steps: list[tuple[list[int], int]],
+) -> None:
+    """Items come, the oldest are left out, and the rest is read: each time."""
+    cache = usage.PromptCache(usage.Tokens())
+    context: tuple[Entry, ...] = ()
+    before: tuple[Entry, ...] = ()
+    for number, (added, count) in enumerate(steps):
+        context += tuple(entry(f"{number}.{i}", tokens) for i, tokens in enumerate(added))
+        assert cache.context_tokens(context).text == sum(one.text_tokens for one in context)
+        count = min(count, len(context))
+        cache.cut(context, count)
+        context = context[count:]
+        assert cache.context_tokens(context).text == sum(one.text_tokens for one in context)
+        shared = 0 if count or not before else sum(one.text_tokens for one in before)
+        assert cache.look_up("", (), context).text == shared // 64 * 64
+        before = context
+
+
+@pytest.mark.parametrize(
+    ("detail", "width", "height", "tokens"),
+    [
+        # The examples of the vision guide.
+        ("high", 1024, 1024, 765),
+        ("high", 2048, 4096, 1105),
+        ("low", 4096, 8192, 85),
+        ("auto", 1024, 1024, 765),
+        ("auto", 1, 1, 255),
+        ("high", 512, 512, 255),
+        ("high", 513, 512, 425),
+        ("high", 768, 512, 425),
+        ("high", 2048, 768, 85 + 8 * 170),
+        ("high", 4096, 1536, 85 + 8 * 170),
+        ("high", 100_000, 1, 85 + 4 * 170),
+    ],
+)
+def test_image_tokens(detail: items.Detail, width: int, height: int, tokens: int) -> None:
+    assert usage.image_tokens(items.InputImagePart("data:", detail, width, height)) == tokens

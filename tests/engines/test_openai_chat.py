@@ -142,6 +142,20 @@ def test_tools_and_their_choice() -> None:
     assert "tool_choice" not in body(user("?"))
 
 
+@pytest.mark.parametrize("said", [None, True, False])
+def test_calls_at_once_are_a_matter_of_functions(said: bool | None) -> None:
+    with_tools = body(user("?"), request={"tools": (TOOL,), "parallel_tool_calls": said})
+    assert with_tools.get("parallel_tool_calls") is said
+    assert "parallel_tool_calls" not in body(user("?"), request={"parallel_tool_calls": said})
+
+
+def test_an_effort_to_reason_with() -> None:
+    assert body(user("?"), request={"reasoning": "low"}, reasons=True)["reasoning_effort"] == "low"
+    assert "reasoning_effort" not in body(user("?"), reasons=True)
+    configured = {"reasons": True, "extra_body": {"reasoning_effort": "high"}}
+    assert body(user("?"), request={"reasoning": "low"}, **configured)["reasoning_effort"] == "high"
+
+
 @pytest.mark.parametrize(
     ("options", "sent", "not_sent"),
     [

@@ -142,6 +142,17 @@ def test_a_conversation_is_created_once(both: Both) -> None:
     assert both.catch_up(*turns) == []
 
 
+def test_a_picture_is_sent_on_as_it_came() -> None:
+    mirror, picture = Mirror(DIALECTS["ga"]), base.ImageInput("data:image/png;base64,AA==", "low")
+    asked = base.Message("user", (base.TextInput("Look."), picture), "u")
+    (event,) = mirror.catch_up([asked])
+    assert event["item"]["content"] == [
+        {"type": "input_text", "text": "Look."},
+        {"type": "input_image", "image_url": "data:image/png;base64,AA==", "detail": "low"},
+    ]
+    assert mirror.catch_up([asked]) == []
+
+
 @pytest.mark.parametrize(("dialect", "kind"), [("preview", "text"), ("ga", "output_text")])
 def test_words_of_the_assistant_are_written_in_the_dialect(dialect: Any, kind: str) -> None:
     (event,) = Mirror(DIALECTS[dialect]).catch_up([base.Message("assistant", (base.TextInput("Yes."),), "a")])

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import pytest
 
+from vivavoce.engines import base
 from vivavoce.engines.base import EngineError, EngineOptionsError
 from vivavoce.engines.upstream_realtime import VOICES, UpstreamRealtime, create
+from vivavoce.engines.upstream_realtime_dialects import DIALECTS
 from vivavoce.wire.session_config import VOICES as PROTOCOL_VOICES
 
 AZURE = "https://r.openai.azure.com"
@@ -78,6 +80,9 @@ async def test_it_knows_where_to_go(options: dict[str, Any], url: str, assistant
         ({"model": "m", "voices": {"anna": "x"}}, "voices.anna",
          f"is none of the protocol's voices: {', '.join(VOICES)}"),
         ({"model": "m", "ca_file": "/no/such.pem"}, "ca_file", "cannot be read as certificates (PEM)"),
+        ({"endpoint": AZURE, "deployment": "d", "api_version": "v", "sees_images": True}, "sees_images",
+         "the preview dialect has no images"),
+        ({"model": "m", "dialect": "preview", "reasons": True}, "reasons", "the preview dialect has no reasoning"),
         ({"model": "m", "idle_timeout_s": 0}, "idle_timeout_s", "Expected `float` > 0.0"),
     ],
 )  # fmt: skip
@@ -85,6 +90,12 @@ def test_wrong_options_are_named(options: dict[str, Any], path: str, problem: st
     with pytest.raises(EngineOptionsError) as fault:
         create(options)
     assert (fault.value.path, fault.value.problem) == (path, problem)
+
+
+def test_what_the_model_can_do_is_told_by_the_options() -> None:
+    plain, able = relay(model="m").capabilities, relay(model="m", sees_images=True, reasons=True).capabilities
+    assert (plain.sees_images, plain.reasons) == (False, False)
+    assert (able.sees_images, able.reasons) == (True, True)
 
 
 def test_it_has_the_voices_of_the_protocol() -> None:
@@ -111,3 +122,13 @@ async def test_one_that_does_not_run_says_so() -> None:
     with pytest.raises(EngineError) as fault:
         await relay(model="m")._connect()
     assert fault.value.code == "engine_unavailable"
+
+
+def test_what_ga_models_are_asked_for() -> None:
+    def asked(dialect: Literal["ga", "preview"], **options: Any) -> set[str]:
+        generation = base.GenerationRequest("", (), **options)
+        return set(DIALECTS[dialect].response(base.SpeechRequest(generation, "alloy"), "alloy"))
+
+    usual = asked("ga")
+    assert asked("ga", parallel_tool_calls=False, reasoning="low") == {*usual, "parallel_tool_calls", "reasoning"}
+    assert asked("preview", parallel_tool_calls=False, reasoning="low") == asked("preview")

@@ -145,6 +145,34 @@ def test_a_deployment_tells_its_model_and_limits(tmp_path: Path) -> None:
     assert a.engines == USUAL
 
 
+@pytest.mark.parametrize(
+    ("options", "max_input", "max_output"),
+    [
+        ("", 16_000, 4096),
+        ("version = ''", 32_000, 4096),
+        ("model = 'gpt-4o-mini-realtime-preview'", 128_000, 4096),
+        ("model = 'gpt-realtime'", 28_672, 4096),
+        ("model = 'gpt-realtime'\nversion = '2025-08-28'", 28_672, 4096),
+        ("model = 'of-our-own'", 123_904, 4096),
+        ("context_window = 8192", 4096, 4096),
+        ("context_window = 4096", 2048, 2048),
+        ("context_window = 4096\nmax_output = 4000", 96, 4000),
+        ("model = 'gpt-realtime'\nmax_output = 100", 32_668, 100),
+    ],
+)
+def test_what_a_model_reads_and_writes(options: str, max_input: int, max_output: int, tmp_path: Path) -> None:
+    config = configured(f"[[deployment]]\nname = 'a'\n{options}\n", tmp_path)
+    deployment = Deployment.of(config.deployments[0])
+    assert (deployment.max_input, deployment.max_output) == (max_input, max_output)
+
+
+def test_a_window_has_room_for_what_is_read(bench: Bench, tmp_path: Path) -> None:
+    text = "[[deployment]]\nname = 'a'\ncontext_window = 4096\nmax_output = 4096\n"
+    with pytest.raises(ConfigError) as fault:
+        build_engines(configured(text, tmp_path), bench)
+    assert str(fault.value) == "deployment[0].max_output: nothing could be read: the context_window is 4096 tokens"
+
+
 def test_a_model_is_found_by_deployment_then_model_then_reported_name(tmp_path: Path) -> None:
     text = """
     [[deployment]]

@@ -185,6 +185,8 @@ CONFIG: Final = Config(
             end_of_turn="fake",
             language_model="fake",
             synthesizer="fake",
+            # For answers of some minutes.
+            max_output=8_000,
         ),
     ),
 )

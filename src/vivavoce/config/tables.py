@@ -147,6 +147,10 @@ class WorkSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     """New sessions of all clients together; None for as many as come."""
     max_sessions: Count | None = None
     """Sessions at once, in all processes that share their counters; None for as many as there may be."""
+    context_window: Count | None = None
+    """Tokens that the model reads and writes in one response; None is that of the model that it claims to be."""
+    max_output: Count | None = None
+    """Tokens of the window that it writes at most; None is that of the model, or half of the window."""
     speculate: bool = False
     """Begin to answer a turn that is likely over, and hold it back until it is."""
     vad: Text = "silero"

@@ -31,6 +31,7 @@ class Entry:
     """The audio came through the input buffer, so the recogniser has heard it, or is hearing it, under this id."""
     text_tokens: int = 0
     audio_tokens: int = 0
+    image_tokens: int = 0
     audio_ms: int = 0
     """Milliseconds of assistant audio that the conversation holds."""
     truncated: bool = False
@@ -38,6 +39,11 @@ class Entry:
     """Of what the assistant said; None where nobody wants to know what was heard of it."""
     heard_text: str | None = None
     """The words of a truncated message that were heard, for the model; they are not in ``item`` any more."""
+
+    @property
+    def tokens(self) -> int:
+        """Of all kinds."""
+        return self.text_tokens + self.audio_tokens + self.image_tokens
 
     @property
     def has_audio(self) -> bool:
@@ -63,6 +69,8 @@ class ResponsePlan:
     temperature: float
     max_output_tokens: int | None
     speed: float
+    parallel_tool_calls: bool | None = None
+    reasoning: sc.ReasoningEffort | None = None
 
     @property
     def speaks(self) -> bool:
@@ -91,6 +99,8 @@ def plan_response(
         tool_choice=chosen(options.tool_choice, config.tool_choice),
         temperature=chosen(options.temperature, config.temperature),
         max_output_tokens=chosen(options.max_output_tokens, config.max_output_tokens),
+        parallel_tool_calls=chosen(options.parallel_tool_calls, config.parallel_tool_calls),
+        reasoning=chosen(options.reasoning, config.reasoning),
         speed=config.speed,
     )
 

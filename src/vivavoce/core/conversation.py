@@ -3,10 +3,11 @@
 Laws
 ----
 1. Ids are unique; ``previous_item_id`` is the direct predecessor at that moment, None for the first item.
-2. Its items hold at most :data:`MAX_TEXT_CHARS` of text that clients have sent.
+2. Its items hold at most :data:`MAX_TEXT_CHARS` of text and :data:`MAX_IMAGE_BYTES` of pictures.
 3. Adding, finding, replacing and deleting cost the same however long the conversation is.
 4. Entries are frozen; a snapshot shares them. A new one is made of the last and of what was added since; only what
-   changes the list elsewhere than at its end makes it anew.
+   changes the list elsewhere than at its ends makes it anew.
+5. What has dropped out of the context is in the conversation like everything else, but in no snapshot any more.
 """
 
 from __future__ import annotations
@@ -25,6 +26,8 @@ ROOT: Final = "root"
 
 MAX_TEXT_CHARS: Final = 8 * 1024 * 1024
 """Characters of text in the items of one conversation, far above what any model reads at once."""
+MAX_IMAGE_BYTES: Final = 32 * 1024 * 1024
+"""Bytes of pictures, in base64, in the items of one conversation: one and a half of the longest messages."""
 _NEAR: Final = 16
 """Entries at the end of the list that can change without a new snapshot of all."""
 
@@ -34,6 +37,8 @@ class _Node:
     entry: Entry
     before: str | None = None
     after: str | None = None
+    dropped: bool = False
+    """It is not in the context any more."""
 
 
 class Conversation:
@@ -52,6 +57,7 @@ class Conversation:
         self.clip_ticks = 0
         """Audio that the items hold, in ticks."""
         self._text_chars = 0
+        self._image_bytes = 0
         self._snapshot: tuple[Entry, ...] | None = ()
         self._added: list[Entry] = []
         """What follows the last snapshot; nothing while there is none."""
@@ -84,9 +90,9 @@ class Conversation:
         return call_id in self._calls
 
     def snapshot(self) -> tuple[Entry, ...]:
-        """The entries in order; the same tuple until the conversation changes."""
+        """The entries of the context in order; the same tuple until the conversation changes."""
         if self._snapshot is None:
-            self._snapshot = tuple(self)
+            self._snapshot = tuple(entry for entry in self if not self._nodes[entry.item.id].dropped)
         elif self._added:
             self._snapshot += tuple(self._added)
         self._added.clear()
@@ -98,9 +104,18 @@ class Conversation:
             raise errors.unknown_previous_item(str(previous_item_id))
 
     def check_room(self, entries: Iterable[Entry]) -> None:
-        """Raises ClientFault if there is no room for the text of these."""
-        more = sum(_text_chars(entry.item) for entry in entries)
-        if more and self._text_chars + more > MAX_TEXT_CHARS:
+        """Raises ClientFault if there is no room for the text or the pictures of these."""
+        text = image = 0
+        for entry in entries:
+            text += _text_chars(entry.item)
+            image += _image_bytes(entry)
+        self.check_more(text)
+        if image and self._image_bytes + image > MAX_IMAGE_BYTES:
+            raise errors.conversation_full(MAX_IMAGE_BYTES, "bytes of images")
+
+    def check_more(self, chars: int) -> None:
+        """Raises ClientFault if there is no room for so many characters more."""
+        if chars and self._text_chars + chars > MAX_TEXT_CHARS:
             raise errors.conversation_full(MAX_TEXT_CHARS)
 
     def add(self, entry: Entry, previous_item_id: str | None = None) -> str | None:
@@ -132,7 +147,8 @@ class Conversation:
         node = self._nodes.get(entry.item.id)
         if node is not None:
             self._count(node.entry, -1)
-            self._change_snapshot(node.entry, entry)
+            if not node.dropped:
+                self._change_snapshot(node.entry, entry)
             node.entry = entry
             self._count(entry, 1)
 
@@ -143,7 +159,15 @@ class Conversation:
             raise errors.unknown_item("deleting", "delete", item_id)
         self._link(node.before, node.after)
         self._count(node.entry, -1)
-        self._forget_snapshot()
+        if not node.dropped:
+            self._forget_snapshot()
+
+    def drop_oldest(self, count: int) -> None:
+        """The first ``count`` entries leave the context for good."""
+        context = self.snapshot()
+        for entry in context[:count]:
+            self._nodes[entry.item.id].dropped = True
+        self._snapshot = context[count:]
 
     def truncate(self, item_id: str, content_index: int, audio_end_ms: int) -> None:
         """Cut the audio of an assistant message and forget its transcript. Raises ClientFault, changing nothing."""
@@ -191,6 +215,7 @@ class Conversation:
         if entry.has_audio:
             self._spoken += step
         self._text_chars += step * _text_chars(entry.item)
+        self._image_bytes += step * _image_bytes(entry)
         self.clip_ticks += step * sum(clip.ticks for clip in entry.clips.values())
         if isinstance(entry.item, items.FunctionCallItem):
             call_id = entry.item.call_id
@@ -210,6 +235,12 @@ def _text_chars(item: items.Item) -> int:
             return len(item.arguments)
         case items.FunctionCallOutputItem():
             return len(item.output)
+
+
+def _image_bytes(entry: Entry) -> int:
+    if not entry.image_tokens or not isinstance(entry.item, items.MessageItem):
+        return 0
+    return sum(len(part.image_url) for part in entry.item.content if isinstance(part, items.InputImagePart))
 
 
 def _spoken(item: items.MessageItem) -> str:

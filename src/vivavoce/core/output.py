@@ -81,6 +81,11 @@ class Output:
         """Nothing was ever produced."""
         return not self.done and isinstance(self.open, Between)
 
+    @property
+    def has_called(self) -> bool:
+        """A function was called, or is being called."""
+        return isinstance(self.open, OpenCall) or any(isinstance(one, items.FunctionCallItem) for one in self.done)
+
     def text(self, delta: str) -> Iterator[Step]:
         message = yield from self._message()
         message.texts.append(delta)

@@ -10,12 +10,14 @@ Laws
 6. Output is counted as it comes; at the limit the response is cut there and ends incomplete.
 7. ``usage`` says what the model has counted itself, where it has, and else what was counted here; limits go by the
    latter, since a model counts only when it is done.
+8. What a model does not read at once is left out of the plan, oldest first; a response for which that is no way out
+   fails before any quota is asked for. Only a response of the conversation changes what later ones read.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import Enum, auto
 from typing import Final
 
@@ -29,6 +31,7 @@ from vivavoce.core.conversation import Conversation, truncated
 from vivavoce.core.ids import Ids
 from vivavoce.core.journal import Journal
 from vivavoce.core.output import Closed, OpenCall, Opened, OpenMessage, Output, Step
+from vivavoce.core.window import Window
 from vivavoce.wire import errors, items
 from vivavoce.wire import server_events as se
 from vivavoce.wire import session_config as sc
@@ -54,6 +57,8 @@ class Run:
     """Its items belong to the default conversation."""
     metadata: Mapping[str, str] | None
     input_usage: se.Usage
+    limit: int | None
+    """Output tokens that it may have."""
     phase: Phase = Phase.CREATED
     closed_tokens: int = 0
     """Text tokens of the items that are final."""
@@ -78,10 +83,9 @@ class Run:
     @property
     def tokens_left(self) -> int | None:
         """Output tokens that may still come; None where there is no limit."""
-        limit = self.plan.max_output_tokens
-        if limit is None:
+        if self.limit is None:
             return None
-        return limit - self.text_tokens - usage.assistant_audio_tokens(self.audio_ticks)
+        return self.limit - self.text_tokens - usage.assistant_audio_tokens(self.audio_ticks)
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,7 +104,14 @@ class Responses:
     """All responses of one session."""
 
     def __init__(
-        self, *, model: str, ids: Ids, conversation: Conversation, journal: Journal, heard_text: bool = True
+        self,
+        *,
+        model: str,
+        ids: Ids,
+        conversation: Conversation,
+        journal: Journal,
+        heard_text: bool = True,
+        window: Window,
     ) -> None:
         self.default: Run | None = None
         self.apart: dict[str, Run] = {}
@@ -113,6 +124,7 @@ class Responses:
         self._conversation = conversation
         self._journal = journal
         self._heard_text = heard_text
+        self._window = window
         self._tokens = conversation.tokens
         self._cache = usage.PromptCache(self._tokens)
 
@@ -136,8 +148,11 @@ class Responses:
         if not in_band and len(self.apart) >= MAX_OUT_OF_BAND:
             raise errors.too_many_responses(MAX_OUT_OF_BAND)
 
-    def create(self, plan: ResponsePlan, *, metadata: Mapping[str, str] | None) -> None:
+    def create(self, plan: ResponsePlan, truncation: sc.Truncation, *, metadata: Mapping[str, str] | None) -> None:
         """Begin a response; the caller has made sure by :meth:`check_free` that it may."""
+        fitting = self._cut_to_fit(plan, truncation)
+        plan = fitting or plan
+        limits = [limit for limit in (plan.max_output_tokens, self._window.max_output) if limit is not None]
         run = Run(
             plan=plan,
             output=Output(
@@ -149,19 +164,44 @@ class Responses:
             ),
             in_band=plan.in_band,
             metadata=metadata,
-            input_usage=self._input_usage(plan, in_band=plan.in_band),
+            input_usage=self._input_usage(plan, in_band=plan.in_band and fitting is not None),
+            limit=min(limits, default=None),
         )
         if plan.in_band:
             self.default = run
         else:
             self.apart[plan.response_id] = run
         self._journal.emit(se.ResponseCreated(self._describe(run, "in_progress", None, None)))
-        wanted = run.input_usage.total + (plan.max_output_tokens or usage.OUTPUT_RESERVE)
+        if fitting is None:
+            self._fail(run, errors.context_length_exceeded())
+            return
+        wanted = run.input_usage.total + (run.limit or usage.OUTPUT_RESERVE)
         self._journal.ask(c.ReserveQuota(plan.response_id, wanted, run.input_usage, plan.max_output_tokens))
+
+    def fitted(self, plan: ResponsePlan, truncation: sc.Truncation) -> ResponsePlan | None:
+        """The plan with as much of its context as is read; None where it cannot be made to fit."""
+        count = self._surplus(plan, truncation)
+        return None if count is None else _without(plan, count)
 
     def input_tokens(self, plan: ResponsePlan) -> int:
         """What the context of a plan counts for; nothing is remembered of it."""
         return self._input_usage(plan, in_band=False).total
+
+    def _surplus(self, plan: ResponsePlan, truncation: sc.Truncation) -> int | None:
+        prompt = self._cache.prompt_tokens(plan.instructions, plan.tools)
+        return self._window.surplus(
+            truncation, prompt, plan.context, self._cache.context_tokens(plan.context).total
+        )
+
+    def _cut_to_fit(self, plan: ResponsePlan, truncation: sc.Truncation) -> ResponsePlan | None:
+        """As :meth:`fitted`; what is left out of the conversation is left out of it for good."""
+        count = self._surplus(plan, truncation)
+        if count is None:
+            return None
+        if count and plan.in_band and plan.context is self._conversation.snapshot():
+            self._cache.cut(plan.context, count)
+            self._conversation.drop_oldest(count)
+        return _without(plan, count)
 
     def cancel(self, response_id: str | None, reason: se.StatusReason) -> bool:
         """Cut a response short: the one named, or the default one. Returns False if there is none."""
@@ -224,6 +264,10 @@ class Responses:
     def call(self, report: c.CallStarted) -> None:
         run = self._find(report.response_id)
         if run is None:
+            return
+        if run.plan.parallel_tool_calls is False and run.output.has_called:
+            # The model does not know that it may call one alone, or does not care.
+            self._end(run, "completed", None)
             return
         tokens = self._tokens.text(report.name)
         if self._fits(run, tokens):
@@ -373,12 +417,23 @@ class Responses:
         )
 
     def _input_usage(self, plan: ResponsePlan, *, in_band: bool) -> se.Usage:
-        text, audio = self._cache.context_tokens(plan.context)
+        text, audio, image = self._cache.context_tokens(plan.context)
         text += self._cache.prompt_tokens(plan.instructions, plan.tools)
-        cached_text = cached_audio = 0
+        cached = usage.Count()
         if in_band:
-            cached_text, cached_audio = self._cache.look_up(plan.instructions, plan.tools, plan.context)
-        return se.Usage(input_text=text, input_audio=audio, cached_text=cached_text, cached_audio=cached_audio)
+            cached = self._cache.look_up(plan.instructions, plan.tools, plan.context)
+        return se.Usage(
+            input_text=text,
+            input_audio=audio,
+            input_image=image,
+            cached_text=cached.text,
+            cached_audio=cached.audio,
+            cached_image=cached.image,
+        )
+
+
+def _without(plan: ResponsePlan, count: int) -> ResponsePlan:
+    return replace(plan, context=plan.context[count:]) if count else plan
 
 
 def _as_reported(counted: se.Usage, reported: c.UsageReported) -> se.Usage:
@@ -387,6 +442,8 @@ def _as_reported(counted: se.Usage, reported: c.UsageReported) -> se.Usage:
             counted,
             input_text=read.text,
             input_audio=read.audio,
+            input_image=0,
+            cached_image=0,
             cached_text=read.cached_text,
             cached_audio=read.cached_audio,
         )

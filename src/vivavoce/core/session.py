@@ -16,13 +16,12 @@ Laws
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from enum import Enum, auto
 from types import MappingProxyType
 from typing import Final, assert_never
 
-from msgspec import UNSET, structs
+from msgspec import UNSET
 
 from vivavoce.audio.formats import TICKS_PER_MS, AudioFormat, Clip
 from vivavoce.core import contract as c
@@ -30,12 +29,14 @@ from vivavoce.core import settings, turns, usage
 from vivavoce.core.context import Entry, ResponsePlan, chosen, plan_response
 from vivavoce.core.conversation import Conversation
 from vivavoce.core.deadlines import Deadlines
-from vivavoce.core.entries import check_audio, entry_of
+from vivavoce.core.entries import appended, check_call, check_parts, context_of, entry_of
+from vivavoce.core.held import HeldOutputs
 from vivavoce.core.ids import Ids
 from vivavoce.core.input_audio import InputAudio
 from vivavoce.core.journal import Journal
 from vivavoce.core.responses import Owed, Responses
 from vivavoce.core.speculation import Speculator
+from vivavoce.core.window import Window
 from vivavoce.wire import client_events as ce
 from vivavoce.wire import errors, items
 from vivavoce.wire import server_events as se
@@ -97,8 +98,22 @@ class Identity:
     """Of what the assistant said, the model keeps the words that were heard before a truncation."""
     speculates: bool = False
     """The answer to a turn that is likely over may be worked on (:class:`contract.Speculate`)."""
+    holds_outputs: bool = False
+    """The output of a function joins the conversation when its running response has ended."""
+    sees_images: bool = False
+    """The model takes pictures."""
+    reasons: bool = False
+    """The model takes an effort to reason with."""
+    window: Window = field(default_factory=Window)
     reduces_noise: bool = False
     """Whoever feeds the session applies ``input_audio_noise_reduction`` to the audio first."""
+
+    @property
+    def abilities(self) -> settings.Abilities:
+        """What its settings depend on."""
+        return settings.Abilities(
+            reduces_noise=self.reduces_noise, reasons=self.reasons, max_input=self.window.max_input
+        )
 
 
 class Session:
@@ -122,12 +137,14 @@ class Session:
             conversation=self._conversation,
             journal=self._journal,
             heard_text=identity.heard_text,
+            window=identity.window,
         )
         self._audio = InputAudio()
         self._turn: turns.Turn = turns.Off() if config.turn_detection is None else turns.Quiet()
         self._fed_until = 0
         self._recognitions: dict[str, Recognition] = {}
         self._owed: Owed | None = None
+        self._held = HeldOutputs()
         self._speculator = Speculator(self._responses, self._journal)
         self._ids.avoid(self._conversation)
 
@@ -167,6 +184,8 @@ class Session:
             return []
         try:
             self._dispatch(event, now)
+            if self._held.events and self._responses.default is None:
+                self._take_held_outputs()
             self._pay_owed_response()
             if self._speculator.made is not None:
                 self._speculator.review(self._owed, self._turn, self.config, self._conversation.snapshot())
@@ -257,9 +276,7 @@ class Session:
         patch = event.session
         if patch.model is not UNSET and patch.model not in {self._identity.model, *self._identity.model_aliases}:
             raise errors.model_is_fixed("session.model")
-        merged = settings.applied(
-            self.config, patch, self._first_config, reduces_noise=self._identity.reduces_noise
-        )
+        merged = settings.applied(self.config, patch, self._first_config, self._identity.abilities)
         self._check_voice(merged.voice, "session.voice")
         listens_anew = not settings.listens_alike(merged, self.config)
         self.config = merged
@@ -512,7 +529,9 @@ class Session:
             conversation = self._conversation.snapshot()
             spoken = self._spoken(turn.item_id, self._audio.cut(turn.from_tick, turn.until))
             plan = self._plan(self._ids.next("resp"), sc.ResponseOptions(), (*conversation, spoken))
-            self._speculator.offer(plan, turn, self.config, conversation)
+            fitted = self._responses.fitted(plan, self.config.truncation)
+            if fitted is not None:
+                self._speculator.offer(fitted, turn, self.config, conversation)
 
     # ---------------------------------------------------------------------------------------- recognition
 
@@ -553,13 +572,23 @@ class Session:
     # --------------------------------------------------------------------------------------- conversation
 
     def _item_create(self, event: ce.ItemCreate) -> None:
-        check_audio(event.item, "item", self._input_format)
+        self._check_parts(event.item, "item")
         self._conversation.check_place(event.previous_item_id)
         if event.item.id and self._is_taken(event.item.id):
             raise errors.duplicate_item(event.item.id)
         if isinstance(event.item, items.FunctionCallOutputItem):
-            self._check_call(event.item.call_id, "item.call_id")
+            check_call(self._conversation, event.item.call_id, "item.call_id")
+            if self._identity.holds_outputs and self._responses.default is not None:
+                self._held.hold(event, event.item, self._conversation)
+                return
         self._add(self._entry(event.item), event.previous_item_id)
+
+    def _take_held_outputs(self) -> None:
+        for event in self._held.take():
+            try:
+                self._item_create(event)
+            except ClientFault as fault:
+                self._journal.emit(se.ErrorRaised(fault.body(event.event_id)))
 
     def _add(self, entry: Entry, previous_item_id: str | None) -> None:
         previous = self._conversation.add(entry, previous_item_id)
@@ -591,13 +620,12 @@ class Session:
             raise errors.unknown_item("retrieving", "retrieve", event.item_id)
         self._journal.ask(c.Retrieve(entry.item, entry.clips, self._input_format))
 
-    def _check_call(self, call_id: str, param: str) -> None:
-        if not self._conversation.has_call(call_id):
-            raise errors.unknown_tool_call(call_id, param)
-
     def _entry(self, item: items.Item) -> Entry:
         """Raises ClientFault when there is no room for its audio."""
         return entry_of(item, self._ids, self._tokens, self._clip)
+
+    def _check_parts(self, item: items.ContextItem, path: str) -> None:
+        check_parts(item, path, self._input_format, sees_images=self._identity.sees_images)
 
     def _clip(self, part: items.InputAudioPart) -> Clip:
         fmt = self._input_format
@@ -611,7 +639,7 @@ class Session:
             raise errors.no_responses_here()
         in_band = options.conversation == "auto"
         for item, path in (*options.placed_input, *options.placed_append):
-            check_audio(item, path, self._input_format)
+            self._check_parts(item, path)
         if in_band and self._owed is not None and self._owed.asked:
             raise errors.active_response(self._owed.response_id)
         if not (in_band and options.cancel_previous):
@@ -622,17 +650,23 @@ class Session:
         tools = chosen(options.tools, self.config.tools)
         tool_choice = chosen(options.tool_choice, self.config.tool_choice)
         settings.check_tool_choice(tool_choice, tools, "response.tool_choice")
+        effort = chosen(options.reasoning, self.config.reasoning)
+        settings.check_reasoning(effort, "response.reasoning", reasons=self._identity.reasons)
         # Out of band a response begins beside the one of the conversation, and reads what that has said so far.
         self._responses.sync()
-        context = None if options.input is None else self._context(options.placed_input)
-        appended = self._appended(options.placed_append) if in_band else self._context(options.placed_append)
+        conversation, append = self._conversation, options.placed_append
+        context = None if options.input is None else context_of(options.placed_input, conversation, self._entry)
+        if in_band:
+            added = appended(append, conversation, self._is_taken, self._entry)
+        else:
+            added = context_of(append, conversation, self._entry)
         if options.cancel_previous:
             self._responses.cancel(None, "client_cancelled")
         if in_band:
-            for entry in appended:
+            for entry in added:
                 self._add(entry, None)
-        elif appended:
-            context = (*self._conversation.snapshot(), *appended)
+        elif added:
+            context = (*conversation.snapshot(), *added)
         response_id = self._ids.next("resp")
         if in_band:
             self._owed = Owed(response_id, options, context, asked=True)
@@ -656,42 +690,7 @@ class Session:
         if options.conversation == "auto":
             self.next_deadline = self._deadlines.speech()
         plan = self._plan(response_id, options, self._conversation.snapshot() if context is None else context)
-        self._responses.create(plan, metadata=options.metadata)
+        self._responses.create(plan, self.config.truncation, metadata=options.metadata)
 
     def _plan(self, response_id: str, options: sc.ResponseOptions, context: tuple[Entry, ...]) -> ResponsePlan:
         return plan_response(response_id, self._id, options, self.config, context)
-
-    def _context(self, given: Sequence[tuple[items.ContextItem, str]]) -> tuple[Entry, ...]:
-        """Items of one response alone, as entries under ids of our own: they are nobody else's. Raises
-        ClientFault."""
-        entries: list[Entry] = []
-        calls: set[str] = set()
-        for item, path in given:
-            if isinstance(item, items.ItemReference):
-                entry = self._conversation.get(item.id)
-                if entry is None:
-                    raise errors.unknown_reference(item.id, f"{path}.id")
-            else:
-                if isinstance(item, items.FunctionCallOutputItem) and item.call_id not in calls:
-                    self._check_call(item.call_id, f"{path}.call_id")
-                entry = self._entry(structs.replace(item, id=""))
-            if isinstance(entry.item, items.FunctionCallItem):
-                calls.add(entry.item.call_id)
-            entries.append(entry)
-        return tuple(entries)
-
-    def _appended(self, given: Sequence[tuple[items.Item, str]]) -> tuple[Entry, ...]:
-        """Items that join the conversation before a response, as entries. Raises ClientFault."""
-        ids: set[str] = set()
-        calls: set[str] = set()
-        for item, path in given:
-            if item.id and (item.id in ids or self._is_taken(item.id)):
-                raise errors.duplicate_item(item.id, f"{path}.id")
-            ids.add(item.id)
-            if isinstance(item, items.FunctionCallOutputItem) and item.call_id not in calls:
-                self._check_call(item.call_id, f"{path}.call_id")
-            if isinstance(item, items.FunctionCallItem):
-                calls.add(item.call_id)
-        entries = tuple(self._entry(item) for item, _ in given)
-        self._conversation.check_room(entries)
-        return entries

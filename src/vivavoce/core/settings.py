@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 from msgspec import UNSET, structs
 
 from vivavoce.wire import errors
@@ -16,28 +18,52 @@ def merge(config: sc.SessionConfig, patch: sc.SessionPatch, first: sc.SessionCon
     return structs.replace(config, **changes)
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Abilities:
+    """What settings depend on that not every server or model has."""
+
+    reduces_noise: bool = False
+    reasons: bool = False
+    """The model takes an effort to reason with."""
+    max_input: int | None = None
+    """Tokens that the model reads; None for any number."""
+
+
 def applied(
-    config: sc.SessionConfig, patch: sc.SessionPatch, first: sc.SessionConfig, *, reduces_noise: bool
+    config: sc.SessionConfig, patch: sc.SessionPatch, first: sc.SessionConfig, abilities: Abilities
 ) -> sc.SessionConfig:
-    """``config`` as the client wants it; see :func:`merge`. ``reduces_noise``: somebody could do it. Raises
-    ClientFault.
-    """
+    """``config`` as the client wants it; see :func:`merge`. Raises ClientFault."""
     merged = merge(config, patch, first)
-    if merged.input_audio_noise_reduction is not None and not reduces_noise:
+    if merged.input_audio_noise_reduction is not None and not abilities.reduces_noise:
         raise errors.no_noise_reduction("session.input_audio_noise_reduction")
     check_tool_choice(merged.tool_choice, merged.tools, "session.tool_choice")
+    check_reasoning(merged.reasoning, "session.reasoning", reasons=abilities.reasons)
+    check_truncation(merged.truncation, abilities.max_input, "session.truncation")
     return merged
 
 
-def begun(first: sc.SessionConfig, patch: sc.SessionPatch, *, reduces_noise: bool) -> sc.SessionConfig:
+def begun(first: sc.SessionConfig, patch: sc.SessionPatch, abilities: Abilities) -> sc.SessionConfig:
     """What a session begins with for which somebody has asked beforehand; see :func:`applied`."""
-    return applied(first, patch, first, reduces_noise=reduces_noise)
+    return applied(first, patch, first, abilities)
 
 
 def check_tool_choice(choice: sc.ToolChoice, tools: tuple[sc.FunctionTool, ...], param: str) -> None:
     """Raises ClientFault when a function is demanded that there is not."""
     if isinstance(choice, sc.NamedFunction) and all(tool.name != choice.name for tool in tools):
         raise errors.unknown_tool(choice.name, param)
+
+
+def check_reasoning(effort: sc.ReasoningEffort | None, param: str, *, reasons: bool) -> None:
+    """Raises ClientFault when a model is to think that does not."""
+    if effort is not None and not reasons:
+        raise errors.unsupported_by_model("reasoning", param)
+
+
+def check_truncation(truncation: sc.Truncation, max_input: int | None, param: str) -> None:
+    """Raises ClientFault when more tokens of items are allowed than the model reads at all."""
+    allowed = truncation.post_instructions if isinstance(truncation, sc.RetentionRatio) else None
+    if allowed is not None and max_input is not None and allowed > max_input:
+        raise errors.number_above(f"{param}.token_limits.post_instructions", "integer", max_input, allowed)
 
 
 def listens_alike(one: sc.SessionConfig, other: sc.SessionConfig) -> bool:

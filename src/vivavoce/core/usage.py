@@ -7,9 +7,10 @@ estimate (``docs/explanation/tokens.md`` has its errors).
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Callable, Iterable
-from typing import Final, TypeAlias
+from typing import Final, NamedTuple, TypeAlias
 
 import msgspec
 
@@ -19,6 +20,12 @@ from vivavoce.wire import items
 from vivavoce.wire import server_events as se
 from vivavoce.wire.session_config import FunctionTool, Transcription
 
+IMAGE_BASE, IMAGE_TILE = 85, 170
+"""Tokens of a picture, and of each tile that is looked at closely (the vision guide, for gpt-4o)."""
+_TILE: Final = 512
+"""Pixels of a tile each way."""
+_LONGEST, _SHORTEST = 2048, 768
+"""Pixels to which a picture is scaled down first: its longer side, then its shorter one."""
 ITEM_FRAMING: Final = 4
 """Tokens around each item: its role and its end."""
 USER_MS_PER_TOKEN: Final = 100
@@ -59,12 +66,46 @@ def estimated_tokens(text: str) -> int:
     return count
 
 
+class Count(NamedTuple):
+    """Input tokens by modality."""
+
+    text: int = 0
+    audio: int = 0
+    image: int = 0
+
+    @property
+    def total(self) -> int:
+        return self.text + self.audio + self.image
+
+    def plus(self, entry: Entry) -> Count:
+        return Count(
+            self.text + entry.text_tokens, self.audio + entry.audio_tokens, self.image + entry.image_tokens
+        )
+
+    def minus(self, other: Count) -> Count:
+        return Count(self.text - other.text, self.audio - other.audio, self.image - other.image)
+
+    def in_blocks(self) -> Count:
+        """What of it is cached: whole blocks of each modality."""
+        return Count(*(tokens // CACHE_BLOCK * CACHE_BLOCK for tokens in self))
+
+
 def user_audio_tokens(ticks: int) -> int:
     return ticks // (TICKS_PER_MS * USER_MS_PER_TOKEN)
 
 
 def assistant_audio_tokens(ticks: int) -> int:
     return ticks // (TICKS_PER_MS * ASSISTANT_MS_PER_TOKEN)
+
+
+def image_tokens(part: items.InputImagePart) -> int:
+    """By the tiles that are looked at; ``low`` is none of them, ``auto`` is ``high``."""
+    if part.detail == "low":
+        return IMAGE_BASE
+    shrunk = min(1.0, _LONGEST / max(part.width, part.height))
+    shrunk *= min(1.0, _SHORTEST / (min(part.width, part.height) * shrunk))
+    across, down = (math.ceil(round(side * shrunk, 3) / _TILE) for side in (part.width, part.height))
+    return IMAGE_BASE + IMAGE_TILE * across * down
 
 
 class Tokens:
@@ -126,7 +167,8 @@ class PromptCache:
     Recorded from the service: after a context of 63 text tokens and a call of 22, 64 are cached; of 33 text and 69
     audio tokens, 64 of audio and none of text.
 
-    What was counted for a context is not counted again for the beginning that a longer one shares with it.
+    What was counted for a context is not counted again for the beginning that a longer one shares with it, nor for
+    what is left when its oldest entries are left out, though nothing of that is cached.
     """
 
     def __init__(self, tokens: Tokens) -> None:
@@ -135,8 +177,10 @@ class PromptCache:
         self._prompt_tokens = 0
         self._cached_prompt: tuple[str, tuple[FunctionTool, ...]] | None = None
         self._context: tuple[Entry, ...] = ()
-        self._sums = [(0, 0)]
-        """(text, audio) tokens of the first 0, 1, 2 ... entries of it."""
+        self._sums = [Count()]
+        """Tokens of the first 0, 1, 2 ... entries of it, and of all that was cut off before these."""
+        self._is_cut = False
+        """Its beginning is not the one that the cache has."""
 
     def prompt_tokens(self, instructions: str, tools: tuple[FunctionTool, ...]) -> int:
         """As :meth:`Tokens.prompt`; the last prompt is not counted again."""
@@ -145,40 +189,43 @@ class PromptCache:
             self._prompt_tokens = self._tokens.prompt(instructions, tools)
         return self._prompt_tokens
 
-    def context_tokens(self, context: tuple[Entry, ...]) -> tuple[int, int]:
-        """(text, audio) tokens of all entries."""
+    def context_tokens(self, context: tuple[Entry, ...]) -> Count:
+        """Tokens of all entries."""
         shared = self._shared(context)
-        return self._extended(shared, context)[-1]
+        return self._extended(shared, context)[-1].minus(self._sums[0])
 
-    def look_up(
-        self, instructions: str, tools: tuple[FunctionTool, ...], context: tuple[Entry, ...]
-    ) -> tuple[int, int]:
-        """-> cached (text, audio) tokens, each a multiple of 64; remembers this context for the next time."""
+    def look_up(self, instructions: str, tools: tuple[FunctionTool, ...], context: tuple[Entry, ...]) -> Count:
+        """-> cached tokens, of each modality a multiple of 64; remembers this context for the next time."""
         shared = self._shared(context)
-        text = audio = 0
+        cached = Count()
         if self._cached_prompt == (instructions, tools):
-            text, audio = self._sums[shared]
-            text += self.prompt_tokens(instructions, tools)
+            begun = Count() if self._is_cut else self._sums[shared].minus(self._sums[0])
+            cached = Count(begun.text + self.prompt_tokens(instructions, tools), begun.audio, begun.image)
         self._cached_prompt = (instructions, tools)
         added = self._extended(shared, context)[1:]
         del self._sums[shared + 1 :]
         self._sums += added
         self._context = context
-        return text // CACHE_BLOCK * CACHE_BLOCK, audio // CACHE_BLOCK * CACHE_BLOCK
+        self._is_cut = False
+        return cached.in_blocks()
+
+    def cut(self, context: tuple[Entry, ...], count: int) -> None:
+        """The first ``count`` entries of ``context`` are left out from now on."""
+        if count and self._shared(context) >= count:
+            self._context = self._context[count:]
+            del self._sums[:count]
+            self._is_cut = True
 
     def answered(self, entry: Entry) -> None:
         """``entry`` was made of the context that was looked up last, and follows it."""
-        self._sums.append(self._extended(len(self._context), (*self._context, entry))[-1])
+        self._sums.append(self._sums[-1].plus(entry))
         self._context = (*self._context, entry)
 
-    def _extended(self, shared: int, context: tuple[Entry, ...]) -> list[tuple[int, int]]:
+    def _extended(self, shared: int, context: tuple[Entry, ...]) -> list[Count]:
         """The sums of ``context`` from its first ``shared`` entries on."""
-        text, audio = self._sums[shared]
-        sums = [(text, audio)]
+        sums = [self._sums[shared]]
         for entry in context[shared:]:
-            text += entry.text_tokens
-            audio += entry.audio_tokens
-            sums.append((text, audio))
+            sums.append(sums[-1].plus(entry))
         return sums
 
     def _shared(self, context: tuple[Entry, ...]) -> int:
@@ -193,7 +240,7 @@ def _says_the_same(one: Entry, other: Entry) -> bool:
     """The model reads the same, whatever the recogniser has found out since, and the sound may be gone."""
     heard_the_same = one.listened and other.listened and one.item.id == other.item.id
     same = heard_the_same or one.item == other.item
-    return same and (one.text_tokens, one.audio_tokens) == (other.text_tokens, other.audio_tokens)
+    return same and Count().plus(one) == Count().plus(other)
 
 
 def _first_difference(one: tuple[Entry, ...], other: tuple[Entry, ...], begin: int, end: int) -> int:

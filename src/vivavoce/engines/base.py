@@ -256,7 +256,10 @@ class LanguageModelCapabilities:
     hears_audio: bool = False
     """True when it takes :class:`AudioInput`; otherwise it gets the recogniser's text instead."""
     sees_images: bool = False
+    """True when it takes :class:`ImageInput`; otherwise clients cannot send images."""
     calls_tools: bool = True
+    reasons: bool = False
+    """True when it takes :attr:`GenerationRequest.reasoning`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -344,6 +347,10 @@ class GenerationRequest:
     temperature: float = 0.8
     max_output_tokens: int | None = None
     """None for no limit. The server enforces the limit too."""
+    parallel_tool_calls: bool | None = None
+    """False: at most one call, which the server enforces too. None: nobody has said."""
+    reasoning: Literal["minimal", "low", "medium", "high", "xhigh"] | None = None
+    """How long to think; set only for a model whose capabilities say that it reasons."""
     session: str = ""
     """Opaque; equal for all requests of a session, and never used again."""
     out_of_band: bool = False
@@ -493,6 +500,10 @@ class SpeechModelCapabilities:
     """True when it takes :class:`AudioInput`; otherwise it gets the recogniser's text instead."""
     voices: frozenset[str] = frozenset()
     """Protocol voices that it has. A voice not named here is refused at start-up."""
+    sees_images: bool = False
+    """True when it takes :class:`ImageInput`; otherwise clients cannot send images."""
+    reasons: bool = False
+    """True when it takes :attr:`GenerationRequest.reasoning`."""
     keeps_speech: bool = False
     """True when it remembers its own speech, so that a message without words, since truncation takes them, is of
     use to it: it gets a :class:`Message` with ``audio_ms`` and no content."""

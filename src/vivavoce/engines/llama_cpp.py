@@ -28,6 +28,7 @@ from vivavoce.engines.base import (
     EngineOptionsError,
     Finish,
     GenerationRequest,
+    ImageInput,
     InputUsage,
     JsonObject,
     LanguageModel,
@@ -260,6 +261,9 @@ def _words(message: Message) -> Iterator[str]:
                 yield part.text
             case AudioInput():
                 yield part.transcript or ""
+            case ImageInput():
+                # Nobody sends any to an engine that sees none.
+                pass
 
 
 def _arguments(text: str) -> object:

@@ -272,6 +272,7 @@ def describe(engine: Engine) -> str:
                 "hears audio": model.hears_audio,
                 "sees images": model.sees_images,
                 "calls tools": model.calls_tools,
+                "reasons": model.reasons,
             }
             return ", ".join(skill for skill, has in skills.items() if has) or "text only"
         case SynthesizerCapabilities() as speaks:
@@ -279,6 +280,8 @@ def describe(engine: Engine) -> str:
             return f"{speaks.sample_rate} Hz{timings}, voices: {', '.join(speaks.voices)}"
         case SpeechModelCapabilities() as converses:
             input_ = "hears audio" if converses.hears_audio else "reads what was said"
+            input_ += ", sees images" if converses.sees_images else ""
+            input_ += ", reasons" if converses.reasons else ""
             return f"{input_}, {converses.sample_rate} Hz, voices: {', '.join(sorted(converses.voices))}"
         case _:
             return ""

@@ -69,6 +69,8 @@ class Options(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     token_command: Annotated[tuple[_Text, ...], msgspec.Meta(min_length=1)] | None = None
     headers: Mapping[str, str] = {}
     voices: Mapping[str, str] = {}
+    sees_images: bool = False
+    reasons: bool = False
     ca_file: _Text | None = None
     max_connections: Annotated[int, msgspec.Meta(ge=1)] = 100
     connect_timeout_s: _Seconds = 10.0
@@ -114,7 +116,12 @@ class UpstreamRealtime:
         self._token: tuple[str, float] | None = None
         self._token_lock = asyncio.Lock()
         self.capabilities = SpeechModelCapabilities(
-            sample_rate=RATE, hears_audio=True, voices=frozenset(self._voices), keeps_speech=True
+            sample_rate=RATE,
+            hears_audio=True,
+            voices=frozenset(self._voices),
+            sees_images=options.sees_images,
+            reasons=options.reasons,
+            keeps_speech=True,
         )
 
     async def start(self) -> None:
@@ -273,7 +280,15 @@ def create(options: JsonObject) -> SpeechModel:
     for voice in given.voices:
         if voice not in VOICES:
             raise EngineOptionsError(f"voices.{voice}", f"is none of the protocol's voices: {', '.join(VOICES)}")
-    return UpstreamRealtime(url, _dialect(given, url), given, _tls(given))
+    dialect = _dialect(given, url)
+    if dialect == "preview":
+        for option, has, what in (
+            ("sees_images", given.sees_images, "images"),
+            ("reasons", given.reasons, "reasoning"),
+        ):
+            if has:
+                raise EngineOptionsError(option, f"the preview dialect has no {what}")
+    return UpstreamRealtime(url, dialect, given, _tls(given))
 
 
 def _url(options: Options) -> URL:

@@ -76,10 +76,15 @@ class _Ga:
 
     def response(self, request: base.SpeechRequest, voice: str) -> Event:
         generation = request.generation
+        asked = _response(generation)
+        if generation.parallel_tool_calls is not None:
+            asked["parallel_tool_calls"] = generation.parallel_tool_calls
+        if generation.reasoning is not None:
+            asked["reasoning"] = {"effort": generation.reasoning}
         if "audio" not in generation.modalities:
-            return _response(generation) | {"output_modalities": ["text"]}
+            return asked | {"output_modalities": ["text"]}
         output = {"voice": voice, "format": {"type": "audio/pcm", "rate": RATE}}
-        return _response(generation) | {"output_modalities": ["audio"], "audio": {"output": output}}
+        return asked | {"output_modalities": ["audio"], "audio": {"output": output}}
 
 
 DIALECTS: Final[Mapping[DialectName, Dialect]] = {"preview": _Preview(), "ga": _Ga()}

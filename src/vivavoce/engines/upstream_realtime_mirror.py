@@ -197,6 +197,8 @@ class Mirror:
                 for at in range(0, len(pcm), MAX_AUDIO_BYTES):
                     piece = pcm[at : at + MAX_AUDIO_BYTES]
                     yield {"type": "input_audio", "audio": pybase64.b64encode(piece).decode("ascii")}, len(piece)
+            case base.ImageInput():
+                yield {"type": "input_image", "image_url": content.url, "detail": content.detail}, len(content.url)
 
 
 def _named(turns: Sequence[base.Turn]) -> Iterator[tuple[str, base.Turn]]:

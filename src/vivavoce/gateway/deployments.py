@@ -51,6 +51,7 @@ from vivavoce.gateway.resource import DeploymentRecord, Directory, deployment_id
 from vivavoce.gateway.shared.base import SharedState
 from vivavoce.gateway.shared.memory import MemoryState
 from vivavoce.gateway.store.declared import Declared
+from vivavoce.gateway.windows import ModelWindow, window_of
 from vivavoce.wire.session_config import VOICES
 
 logger = logging.getLogger(__name__)
@@ -104,6 +105,10 @@ class Deployment:
     connections_per_minute: int | None = None
     max_sessions: int | None = None
     """In all processes together."""
+    context_window: int | None = None
+    """Tokens that it reads and writes in one response; None for any number."""
+    max_output: int | None = None
+    """Those of them that it writes at most; None for any number."""
     speculate: bool = False
     """Answers to turns that are likely over are begun, and held back until they are."""
 
@@ -124,10 +129,16 @@ class Deployment:
         """What ``session.model`` shows: ``gpt-4o-realtime-preview-2024-12-17``."""
         return f"{self.model}-{self.version}" if self.version else self.model
 
+    @property
+    def max_input(self) -> int | None:
+        """Tokens that it reads at most: what its output leaves of the window."""
+        return None if self.context_window is None else self.context_window - (self.max_output or 0)
+
     @classmethod
     def of(cls, settings: DeploymentSettings, catalogue: ModelCatalogue | None = None) -> Deployment:
         """``catalogue``: what a unit of throughput is worth, None for the shipped one. Raises :class:`ConfigError`
         where it is provisioned, and nothing is known of the throughput of its model."""
+        window = _window(settings)
         return cls(
             name=settings.name,
             model=settings.model,
@@ -146,6 +157,8 @@ class Deployment:
             spillover=settings.spillover,
             connections_per_minute=settings.connections_per_minute,
             max_sessions=settings.max_sessions,
+            context_window=window.context,
+            max_output=window.output,
             speculate=settings.speculate,
         )
 
@@ -329,7 +342,10 @@ def build_engines(config: Config, registry: Registry) -> EngineSet:
             if (kind, name) not in plans:
                 plans[kind, name] = _plan(config, registry, kind, name, f"{path}.{kind}")
     engines = {key: _create(key[0], plan, registry, config.base) for key, plan in plans.items()}
+    for index, window in enumerate(map(_window, config.deployments)):
+        _check_window(f"deployment[{index}]", window.context, window.output)
     for path, settings in works:
+        _check_window(path, settings.context_window, settings.max_output)
         if settings.speculate:
             _check_speculation(f"{path}.speculate", settings, engines)
     return EngineSet(engines)
@@ -339,6 +355,18 @@ def _works_of(config: Config) -> list[tuple[str, WorkSettings]]:
     """All that names engines, and its path."""
     deployments = ((f"deployment[{at}]", one) for at, one in enumerate(config.deployments))
     return [*deployments, *((f"recipe.{name}", one) for name, one in config.recipes.items())]
+
+
+def _window(settings: DeploymentSettings) -> ModelWindow:
+    """As it is configured, and else that of the model."""
+    window = window_of(settings.model, settings.version)
+    context = settings.context_window or window.context
+    return ModelWindow(context, settings.max_output or min(window.output, context // 2))
+
+
+def _check_window(path: str, context: int | None, output: int | None) -> None:
+    if context is not None and output is not None and output >= context:
+        raise ConfigError(f"{path}.max_output", f"nothing could be read: the context_window is {context} tokens")
 
 
 def _check_speculation(path: str, settings: WorkSettings, engines: Mapping[EngineKey, Engine]) -> None:

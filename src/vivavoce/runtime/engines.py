@@ -24,6 +24,14 @@ class Cascaded:
         return self.language_model.capabilities.hears_audio
 
     @property
+    def sees_images(self) -> bool:
+        return self.language_model.capabilities.sees_images
+
+    @property
+    def reasons(self) -> bool:
+        return self.language_model.capabilities.reasons
+
+    @property
     def model(self) -> LanguageModel:
         return self.language_model
 
@@ -37,6 +45,14 @@ class Native:
     @property
     def hears_audio(self) -> bool:
         return self.speech_model.capabilities.hears_audio
+
+    @property
+    def sees_images(self) -> bool:
+        return self.speech_model.capabilities.sees_images
+
+    @property
+    def reasons(self) -> bool:
+        return self.speech_model.capabilities.reasons
 
     @property
     def model(self) -> SpeechModel:

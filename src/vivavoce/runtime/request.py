@@ -38,6 +38,8 @@ async def generation_request(
         tool_choice=_tool_choice(plan.tool_choice),
         temperature=plan.temperature,
         max_output_tokens=plan.max_output_tokens,
+        parallel_tool_calls=plan.parallel_tool_calls,
+        reasoning=plan.reasoning,
         session=plan.session_id,
         out_of_band=not plan.in_band,
     )
@@ -60,6 +62,8 @@ async def _turn(entry: Entry, *, hears_audio: bool, words: Words, keeps_speech: 
                         # its own speech needs none. To others, those that were heard are all that is left of it.
                         said = part.transcript or (None if keeps_speech else entry.heard_text)
                         content += [base.TextInput(said)] if said else []
+                    case items.InputImagePart():
+                        content.append(base.ImageInput(part.image_url, part.detail))
                     case items.InputAudioPart():
                         content.append(await _speech(entry, i, hears_audio=hears_audio, words=words))
             audio_ms = entry.audio_ms if entry.has_audio else None

@@ -180,6 +180,7 @@ async def assembled(
             doorkeeper=doorkeeper,
             body_timeout_s=config.server.request_timeout_s,
             reduces_noise=reduces_noise,
+            reasons=lambda deployment: engines(deployments[deployment.label]).speaker.reasons,
             metrics=metrics,
             audit=audit,
         )

@@ -11,6 +11,7 @@ import asyncio
 import functools
 import logging
 import secrets
+from collections.abc import Callable
 from typing import Any, Final
 
 import msgspec
@@ -68,17 +69,19 @@ class SecretsEndpoint:
         doorkeeper: Doorkeeper,
         body_timeout_s: float,
         reduces_noise: bool = False,
+        reasons: Callable[[Deployment], bool] = lambda _: False,
         metrics: Metrics | None = None,
         audit: Audit | None = None,
     ) -> None:
-        """``metrics``: where they are counted; ``audit``: where it is written down who got one, and who was nobody;
-        None for nowhere.
+        """``reasons``: does the model of the deployment? ``metrics``: where they are counted;
+        ``audit``: where it is written down who got one, and who was nobody; None for nowhere.
         """
         self._secrets = secrets
         self._policy = policy
         self._doorkeeper = doorkeeper
         self._body_timeout_s = body_timeout_s
         self._reduces_noise = reduces_noise
+        self._reasons = reasons
         self._metrics = metrics
         self._audit = audit
 
@@ -139,7 +142,10 @@ class SecretsEndpoint:
             wanted = codec.secret_request(body, door.kind)
             deployment = door.deployment(model, wanted.kind, catalogue)
             check_life(account, deployment, self._policy, azure=door.is_azure)
-            config = settings.begun(first_config(deployment), wanted.session, reduces_noise=self._reduces_noise)
+            abilities = abilities_of(
+                deployment, reduces_noise=self._reduces_noise, reasons=self._reasons(deployment)
+            )
+            config = settings.begun(first_config(deployment), wanted.session, abilities)
         except errors.ClientFault as fault:
             raise rest_errors.invalid_body(codec.secret_error(fault)) from None
         try:
@@ -225,7 +231,14 @@ def first_config(deployment: Deployment) -> SessionConfig:
     return SessionConfig(instructions=deployment.instructions)
 
 
-def granted_config(deployment: Deployment, grant: Grant | None, *, reduces_noise: bool) -> SessionConfig:
+def abilities_of(deployment: Deployment, *, reduces_noise: bool, reasons: bool) -> settings.Abilities:
+    """What the settings of its sessions depend on. ``reasons``: its model does."""
+    return settings.Abilities(reduces_noise=reduces_noise, reasons=reasons, max_input=deployment.max_input)
+
+
+def granted_config(
+    deployment: Deployment, grant: Grant | None, *, reduces_noise: bool, reasons: bool = False
+) -> SessionConfig:
     """What a session begins with. Raises ClientFault where the deployment or the server is not any more what it was
     when the secret was minted.
     """
@@ -237,7 +250,8 @@ def granted_config(deployment: Deployment, grant: Grant | None, *, reduces_noise
     codec = _codec(profile, deployment.strict)
     try:
         wanted = codec.secret_request(msgspec.json.decode(grant.body), grant.kind)
-        return settings.begun(first, wanted.session, reduces_noise=reduces_noise)
+        abilities = abilities_of(deployment, reduces_noise=reduces_noise, reasons=reasons)
+        return settings.begun(first, wanted.session, abilities)
     except errors.ClientFault as fault:
         error = codec.secret_error(fault)
         raise errors.ClientFault(error.code, error.message, error.param) from None

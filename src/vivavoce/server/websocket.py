@@ -17,6 +17,7 @@ from prometheus_client import Counter
 from vivavoce.core.contract import ReserveQuota
 from vivavoce.core.session import CLOSE_GOING_AWAY, Identity, Session
 from vivavoce.core.usage import Tokens
+from vivavoce.core.window import Window
 from vivavoce.gateway.admission import Admission, AdmissionPolicy, Located, admit, locate
 from vivavoce.gateway.audit import ANONYMOUS, Audit, Details, actor_of
 from vivavoce.gateway.deployments import Deployment, Deployments, Served
@@ -149,7 +150,7 @@ class RealtimeEndpoint:
             await self._find_room(handshake, served)
             if self.draining or len(self._open) >= self._max_sessions:
                 raise _busy(handshake)
-            config = self._first_config(admission, handshake)
+            config = self._first_config(admission, served, handshake)
         except RefusedHandshake as refused:
             log.info("refused %s: %d %s, %s", path, refused.status, refused.code, handshake.ids)
             self._count_refusal(refused.status)
@@ -164,10 +165,15 @@ class RealtimeEndpoint:
             return await handshake.tell(refused)
         return await self._serve(handshake, admission, served, config)
 
-    def _first_config(self, admission: Admission, handshake: Handshake) -> SessionConfig:
+    def _first_config(self, admission: Admission, served: Served, handshake: Handshake) -> SessionConfig:
         """What the session begins with. Raises Refused."""
         try:
-            return granted_config(admission.deployment, admission.grant, reduces_noise=self._reduces_noise)
+            return granted_config(
+                admission.deployment,
+                admission.grant,
+                reduces_noise=self._reduces_noise,
+                reasons=admission.grant is not None and self._engines(served).speaker.reasons,
+            )
         except ClientFault as fault:
             refused = errors.secret_does_not_fit(fault.message)
             if handshake.is_azure:
@@ -301,6 +307,10 @@ class RealtimeEndpoint:
             model_aliases=frozenset({deployment.name, deployment.model}),
             kind=admission.kind,
             heard_text=deployment.heard_text,
+            holds_outputs=codec.holds_outputs,
+            sees_images=engines.speaker.sees_images,
+            reasons=engines.speaker.reasons,
+            window=Window(deployment.max_input, deployment.max_output),
             reduces_noise=self._reduces_noise,
             speculates=served.allowance is not None,
             keeps_audio=codec.gives_audio_back or engines.speaker.hears_audio,

@@ -168,8 +168,10 @@ class PuppetEndOfTurn(_Puppet):
 class PuppetSpeechModel(_Puppet):
     """A model that hears and speaks for itself, one delta at a command."""
 
-    def __init__(self, sample_rate: int = _RATE) -> None:
-        self.capabilities = SpeechModelCapabilities(sample_rate, hears_audio=True, voices=frozenset(VOICES))
+    def __init__(self, sample_rate: int = _RATE, *, sees_images: bool = False, reasons: bool = False) -> None:
+        self.capabilities = SpeechModelCapabilities(
+            sample_rate, hears_audio=True, voices=frozenset(VOICES), sees_images=sees_images, reasons=reasons
+        )
         self.requests: dict[str, SpeechRequest] = {}
         """What was asked, by response id."""
         self._parts: dict[str, _Part[Cue]] = {}

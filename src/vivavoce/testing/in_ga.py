@@ -76,11 +76,17 @@ class _Translation:
         """Items that are being made: whether the conversation has them, and how the script names their response."""
         self._touched = False
         """The last response has made something."""
+        self._running = self._apart = False
+        """A response of the conversation runs; the one that is asked for is none of it."""
+        self._held: list[s.ExpectEvent] = []
+        """Outputs of functions, as they will be taken when it has ended."""
 
     def steps(self) -> Iterator[s.Step]:
         for step in self._script.steps:
             command = step.command
             if isinstance(command, s.SendEvent) and isinstance(command.value, dict):
+                if command.value.get("type") == "response.create":
+                    self._apart = (command.value.get("response") or {}).get("conversation") == "none"
                 command = s.SendEvent(client_event(command.value))
             expected = list(self._expected(step))
             yield s.Step(step.line, step.text, command, expected, step.effects)
@@ -96,10 +102,10 @@ class _Translation:
                 tells = not tells_deltas and step.command.text
                 if tells:
                     yield s.ExpectEvent(wanted.line, wanted.type.replace("completed", "delta"), {}, whole=False)
-            yield from self._event(wanted, before)
+            yield from self._event(wanted, before, step.command)
             before = wanted.type
 
-    def _event(self, wanted: s.ExpectEvent, before: str) -> Iterator[s.Expectation]:
+    def _event(self, wanted: s.ExpectEvent, before: str, command: s.Command | None) -> Iterator[s.Expectation]:
         pattern = server_event(wanted.pattern)
         if wanted.type.endswith(".delta") and "audio.delta" not in wanted.type:
             pattern["obfuscation"] = "*"
@@ -113,6 +119,9 @@ class _Translation:
             case "conversation.created" | "rate_limits.updated":
                 return
             case "conversation.item.created":
+                if self._running and _is_output(command):
+                    self._held += [replace(event, type=f"conversation.item.{name}") for name in ("added", "done")]
+                    return
                 yield replace(event, type="conversation.item.added")
                 if before == "response.output_item.added":
                     self._open[-1] = (True, self._open[-1][1])
@@ -120,6 +129,7 @@ class _Translation:
                     yield replace(event, type="conversation.item.done")
             case "response.created":
                 self._touched = False
+                self._running = self._running or not self._apart
                 yield event
             case "response.output_item.added":
                 self._touched = True
@@ -132,6 +142,10 @@ class _Translation:
                 yield event
             case "response.done":
                 yield event
+                if not self._apart:
+                    self._running = False
+                    yield from self._held
+                    self._held = []
                 cut = wanted.pattern.get("response", {}).get("status") in ("cancelled", "failed")
                 if self._touched or not cut:
                     yield s.ExpectEvent(wanted.line, "rate_limits.updated", {}, whole=False)
@@ -146,6 +160,12 @@ class _Translation:
             raise ValueError(f"line {wanted.line}: several items are open; name their response_id")
         self._open.remove(found[0])
         return found[0][0]
+
+
+def _is_output(command: s.Command | None) -> bool:
+    value = command.value if isinstance(command, s.SendEvent) else None
+    item = value.get("item") if isinstance(value, dict) else None
+    return isinstance(item, dict) and item.get("type") == "function_call_output"
 
 
 def _response_of(wanted: s.ExpectEvent) -> str:

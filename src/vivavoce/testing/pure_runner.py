@@ -22,6 +22,7 @@ from vivavoce.audio.g711 import to_samples
 from vivavoce.core import contract as c
 from vivavoce.core.session import Identity, Session
 from vivavoce.core.turns import FRAME_TICKS
+from vivavoce.core.window import Window
 from vivavoce.gateway.quota import Denied, Quota, Reservation
 from vivavoce.runtime.driver import retrieved
 from vivavoce.runtime.request import usage_report
@@ -81,6 +82,10 @@ class PureRunner:
             heard_text=settings.heard_text,
             reduces_noise=settings.noise_reduction,
             speculates=settings.speculate,
+            window=_window(settings),
+            holds_outputs=self._codec.holds_outputs,
+            sees_images=settings.sees_images,
+            reasons=settings.reasons,
             # As for a model that reads; on the server the puppet hears. A client must not tell one from the other.
             keeps_audio=self._codec.gives_audio_back,
         )
@@ -264,6 +269,12 @@ class PureRunner:
             reservation.settle(effect.tokens)
         if effect.tell:
             self._inbox.append(c.QuotaSettled(self._quota.status()))
+
+
+def _window(settings: s.Settings) -> Window:
+    if settings.context_window is None:
+        return Window(None, settings.max_output)
+    return Window(settings.context_window - (settings.max_output or 0), settings.max_output)
 
 
 class FrameCutter:

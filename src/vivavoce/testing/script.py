@@ -244,6 +244,14 @@ class Settings:
     heard_text: bool = True
     speculate: bool = False
     """The server has noise reduction."""
+    context_window: int | None = None
+    """Tokens that the model reads and writes; None for any number."""
+    max_output: int | None = None
+    """Those of them that it writes at most."""
+    sees_images: bool = False
+    """The model takes pictures."""
+    reasons: bool = False
+    """The model takes an effort to reason with."""
     engine_rate: int = 24000
     """Hz of the sound that the puppet model makes; 8000 where a script wants G.711 as it is."""
     both: bool = False
@@ -383,18 +391,16 @@ class _Reader:
                 self.settings.conversation_created = {"on": True, "off": False}[value]
             case "strict":
                 self.settings.strict = {"on": True, "off": False}[value]
-            case "session_seconds":
-                self.settings.session_seconds = int(value)
+            case "session_seconds" | "context_window" | "max_output" | "engine_rate":
+                setattr(self.settings, name, int(value))
             case "logprobs":
                 self.settings.logprobs = {"on": True, "off": False}[value]
             case "heard_text":
                 self.settings.heard_text = {"on": True, "off": False}[value]
             case "noise_reduction":
                 self.settings.noise_reduction = {"on": True, "off": False}[value]
-            case "speculate":
-                self.settings.speculate = {"on": True, "off": False}[value]
-            case "engine_rate":
-                self.settings.engine_rate = int(value)
+            case "speculate" | "sees_images" | "reasons":
+                setattr(self.settings, name, {"on": True, "off": False}[value])
             case "quota":
                 for pair in value.split():
                     key, _, amount = pair.partition("=")

@@ -69,7 +69,9 @@ class _Theatre:
         self.pool = WatchedVadPool(self.vad)
         self.transcriber = PuppetTranscriber(logprobs=settings.logprobs)
         self.end_of_turn = PuppetEndOfTurn()
-        self.model = PuppetSpeechModel(settings.engine_rate)
+        self.model = PuppetSpeechModel(
+            settings.engine_rate, sees_images=settings.sees_images, reasons=settings.reasons
+        )
         self._settings = settings
         self._port = 0
 
@@ -105,6 +107,8 @@ class _Theatre:
             engines={},
             tokens_per_minute=settings.tokens,
             requests_per_minute=settings.requests,
+            context_window=settings.context_window,
+            max_output=settings.max_output,
         )
         quota = Quota(settings.tokens, settings.requests, virtual_time.now)
         # The engines are given to the endpoint directly; of what is served it reads the quota alone.

@@ -43,7 +43,9 @@ class Encoder(Protocol):
 class Codec:
     """One dialect of the protocol, both ways. Stateless: one serves any number of sessions."""
 
-    def __init__(self, decoder: Decoder, encoder: Encoder, *, gives_audio_back: bool) -> None:
+    def __init__(
+        self, decoder: Decoder, encoder: Encoder, *, gives_audio_back: bool, holds_outputs: bool = False
+    ) -> None:
         self._decoder = decoder
         self.encode = encoder.encode
         self.secret_request = decoder.secret_request
@@ -52,6 +54,8 @@ class Codec:
         self._secret_error = encoder.secret_error
         self.gives_audio_back = gives_audio_back
         """A client can ask for audio that it sent."""
+        self.holds_outputs = holds_outputs
+        """The output of a function joins the conversation when its running response has ended."""
 
     def decode(self, frame: str | bytes) -> ClientEvent | Rejected:
         """One text frame -> an event, or why it is none."""
@@ -90,7 +94,7 @@ def preview_codec(profile: str, *, conversation_created: bool = True, strict: bo
 
 def ga_codec(profile: str) -> Codec:
     """The GA dialect in one of its profiles. Raises KeyError for a profile that does not exist."""
-    return Codec(GaDecoder(), GaEncoder(GA_PROFILES[profile]), gives_audio_back=True)
+    return Codec(GaDecoder(), GaEncoder(GA_PROFILES[profile]), gives_audio_back=True, holds_outputs=True)
 
 
 def codec_of(profile: str, *, conversation_created: bool = True, strict: bool = True) -> Codec:

@@ -245,6 +245,15 @@ def invalid_audio(param: str, audio_format: str, problem: str = "an invalid valu
     )
 
 
+def invalid_image(param: str, problem: str) -> ClientFault:
+    wanted = "a base64-encoded data URL with an image MIME type (e.g. 'data:image/png;base64,aW1nIGJ5dGVzIGhlcmU=')"
+    return ClientFault("invalid_value", f"Invalid '{param}'. Expected {wanted}, but got {problem}.", param)
+
+
+def unsupported_by_model(what: str, param: str) -> ClientFault:
+    return ClientFault("invalid_value", f"The model of this deployment does not support {what}.", param)
+
+
 def audio_too_large(param: str, limit: int, size: int) -> ClientFault:
     return ClientFault(
         "invalid_value",
@@ -261,10 +270,10 @@ def buffer_full(limit_ms: int) -> ClientFault:
     )
 
 
-def conversation_full(limit: int) -> ClientFault:
+def conversation_full(limit: int, what: str = "characters of text") -> ClientFault:
     return ClientFault(
         "conversation_full",
-        f"Error adding item: the conversation would hold more than {limit} characters of text. Delete items first.",
+        f"Error adding item: the conversation would hold more than {limit} {what}. Delete items first.",
     )
 
 
@@ -390,6 +399,11 @@ def rate_limit_exceeded(model: str, name: str, seconds: float) -> ServerFault:
         code="rate_limit_exceeded",
         message=f"Rate limit reached for {model} on {name}. Please try again in {seconds:.3g}s.",
     )
+
+
+def context_length_exceeded() -> ServerFault:
+    message = "Your input exceeds the context window of this model. Please adjust your input and try again."
+    return ServerFault(type=INVALID_REQUEST, code="context_length_exceeded", message=message)
 
 
 def transcription_failed(code: str | None, item_id: str) -> ServerFault:

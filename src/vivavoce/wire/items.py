@@ -11,6 +11,8 @@ import msgspec
 
 Role: TypeAlias = Literal["system", "user", "assistant"]
 ItemStatus: TypeAlias = Literal["in_progress", "completed", "incomplete"]
+Detail: TypeAlias = Literal["auto", "low", "high"]
+"""How closely a picture is looked at; ``auto`` is ``high``."""
 
 
 class InputTextPart(msgspec.Struct, frozen=True, tag="input_text"):
@@ -29,6 +31,19 @@ class InputAudioPart(msgspec.Struct, frozen=True, tag="input_audio"):
     """On the way in: the audio was not base64."""
 
 
+class InputImagePart(msgspec.Struct, frozen=True, tag="input_image"):
+    """A picture from the client, in a user message."""
+
+    image_url: str
+    """A ``data:`` URL."""
+    detail: Detail = "auto"
+    width: int = 0
+    """Pixels; 0 where ``problem`` says that there is no picture."""
+    height: int = 0
+    problem: str | None = None
+    """On the way in: what was there instead of a picture, in the words of errors."""
+
+
 class TextPart(msgspec.Struct, frozen=True, tag="text"):
     """Text of an assistant message."""
 
@@ -42,7 +57,7 @@ class AudioPart(msgspec.Struct, frozen=True, tag="audio"):
 
 
 OutputPart: TypeAlias = TextPart | AudioPart
-Part: TypeAlias = InputTextPart | InputAudioPart | TextPart | AudioPart
+Part: TypeAlias = InputTextPart | InputAudioPart | InputImagePart | TextPart | AudioPart
 
 
 class MessageItem(msgspec.Struct, frozen=True, tag="message"):

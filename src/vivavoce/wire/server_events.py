@@ -31,14 +31,24 @@ class Usage(msgspec.Struct, frozen=True, kw_only=True):
 
     input_text: int = 0
     input_audio: int = 0
+    input_image: int = 0
     cached_text: int = 0
     cached_audio: int = 0
+    cached_image: int = 0
     output_text: int = 0
     output_audio: int = 0
 
     @property
     def total(self) -> int:
-        return self.input_text + self.input_audio + self.output_text + self.output_audio
+        return self.input + self.output_text + self.output_audio
+
+    @property
+    def input(self) -> int:
+        return self.input_text + self.input_audio + self.input_image
+
+    @property
+    def cached(self) -> int:
+        return self.cached_text + self.cached_audio + self.cached_image
 
 
 ResponseStatus: TypeAlias = Literal["in_progress", "completed", "cancelled", "incomplete", "failed"]

@@ -89,6 +89,23 @@ class NamedFunction(msgspec.Struct, frozen=True):
 ToolChoice: TypeAlias = Literal["auto", "none", "required"] | NamedFunction
 
 
+class RetentionRatio(msgspec.Struct, frozen=True, kw_only=True):
+    """A context that grows too long is cut far enough that the next cut is not due soon."""
+
+    retention_ratio: float
+    """What is left of the most that there may be, 0..1."""
+    post_instructions: int | None = None
+    """Tokens of items that there may be, below what the model reads; None for all that it reads."""
+
+
+Truncation: TypeAlias = Literal["auto", "disabled"] | RetentionRatio
+"""What becomes of a context that is longer than the model reads."""
+
+
+ReasoningEffort: TypeAlias = Literal["minimal", "low", "medium", "high", "xhigh"]
+"""How long a model that reasons thinks before it answers."""
+
+
 class SessionConfig(msgspec.Struct, frozen=True, kw_only=True):
     """The full effective configuration of a session; replaced as a whole, never changed in place."""
 
@@ -110,6 +127,11 @@ class SessionConfig(msgspec.Struct, frozen=True, kw_only=True):
     include: tuple[Include, ...] | None = None
     tracing: Tracing | None = None
     """Kept and shown; this server traces nothing."""
+    truncation: Truncation = "auto"
+    parallel_tool_calls: bool | None = None
+    """False: a response calls one function at most. None leaves it to the model, as true does."""
+    reasoning: ReasoningEffort | None = None
+    """None leaves it to the model."""
 
 
 class SessionPatch(msgspec.Struct, frozen=True, kw_only=True):
@@ -132,6 +154,9 @@ class SessionPatch(msgspec.Struct, frozen=True, kw_only=True):
     speed: float | UnsetType = UNSET
     include: tuple[Include, ...] | UnsetType | None = UNSET
     tracing: Tracing | UnsetType | None = UNSET
+    truncation: Truncation | UnsetType = UNSET
+    parallel_tool_calls: bool | UnsetType = UNSET
+    reasoning: ReasoningEffort | UnsetType | None = UNSET
 
 
 class ResponseOptions(msgspec.Struct, frozen=True, kw_only=True):
@@ -145,6 +170,8 @@ class ResponseOptions(msgspec.Struct, frozen=True, kw_only=True):
     tool_choice: ToolChoice | UnsetType = UNSET
     temperature: float | UnsetType = UNSET
     max_output_tokens: int | UnsetType | None = UNSET
+    parallel_tool_calls: bool | UnsetType = UNSET
+    reasoning: ReasoningEffort | UnsetType | None = UNSET
     conversation: Literal["auto", "none"] = "auto"
     metadata: Mapping[str, str] | None = None
     input: tuple[ContextItem, ...] | None = None

@@ -22,6 +22,8 @@ class ChatOptions(ConnectionOptions, frozen=True, kw_only=True, forbid_unknown_f
 
     sees_images: bool = False
     calls_tools: bool = True
+    reasons: bool = False
+    """It takes ``reasoning_effort``."""
     system_role: Literal["system", "developer"] = "system"
     alternate_roles: bool = False
     """One system message, then user and assistant by turns: some chat templates refuse anything else."""
@@ -64,6 +66,10 @@ def chat_body(request: base.GenerationRequest, options: ChatOptions) -> Json:
     if request.tools and options.calls_tools:
         body["tools"] = [_tool(tool) for tool in request.tools]
         body["tool_choice"] = _tool_choice(request.tool_choice)
+        if request.parallel_tool_calls is not None:
+            body["parallel_tool_calls"] = request.parallel_tool_calls
+    if request.reasoning is not None:
+        body["reasoning_effort"] = request.reasoning
     return body | dict(options.extra_body)
 
 

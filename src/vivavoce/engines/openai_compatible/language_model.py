@@ -28,7 +28,10 @@ class OpenAICompatibleModel:
         self._upstream = upstream
         self.version = upstream.version
         self.capabilities = base.LanguageModelCapabilities(
-            hears_audio=options.hears_audio, sees_images=options.sees_images, calls_tools=options.calls_tools
+            hears_audio=options.hears_audio,
+            sees_images=options.sees_images,
+            calls_tools=options.calls_tools,
+            reasons=options.reasons,
         )
 
     @property

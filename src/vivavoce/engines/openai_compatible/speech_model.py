@@ -56,7 +56,11 @@ class OpenAICompatibleSpeechModel:
         self._voices = voice_map(options.voice, options.voices)
         self.version = upstream.version
         self.capabilities = base.SpeechModelCapabilities(
-            sample_rate=options.sample_rate, hears_audio=options.hears_audio, voices=frozenset(VOICES)
+            sample_rate=options.sample_rate,
+            hears_audio=options.hears_audio,
+            voices=frozenset(VOICES),
+            sees_images=options.sees_images,
+            reasons=options.reasons,
         )
 
     @property

@@ -5,6 +5,7 @@ A shape that could be made is a valid event: what follows gives it its meaning a
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, Literal, TypeVar, Union
 
 import msgspec
@@ -203,12 +204,15 @@ def tool_choice(shape: shapes.ToolChoiceIn | UnsetType) -> sc.ToolChoice | Unset
     return sc.NamedFunction(shape.function if isinstance(shape.function, str) else shape.function.name)
 
 
-def item_of(shape: Any) -> items.Item:
-    """An item as a client sent it; its id is empty where the server is to choose one."""
+def item_of(shape: Any, part: Callable[[Any], items.Part] | None = None) -> items.Item:
+    """An item as a client sent it; its id is empty where the server is to choose one.
+
+    ``part`` makes the parts of a message, where a dialect has some of its own; see :func:`part_of`.
+    """
     item_id = shape.id or ""
     match shape:
         case shapes.MessageShape():
-            return message_of(item_id, shape.role, shape.content)
+            return message_of(item_id, shape.role, shape.content, part)
         case shapes.FunctionCallIn():
             return items.FunctionCallItem(item_id, shape.call_id or "", shape.name, shape.arguments)
         case shapes.FunctionCallOutputIn():
@@ -217,11 +221,14 @@ def item_of(shape: Any) -> items.Item:
             raise AssertionError(f"no item is made of {type(shape).__name__}")
 
 
-def message_of(item_id: str, role: items.Role, content: list[Any]) -> items.MessageItem:
-    return items.MessageItem(item_id, role, tuple(_part(part) for part in content))
+def message_of(
+    item_id: str, role: items.Role, content: list[Any], part: Callable[[Any], items.Part] | None = None
+) -> items.MessageItem:
+    return items.MessageItem(item_id, role, tuple(map(part or part_of, content)))
 
 
-def _part(part: Any) -> items.Part:
+def part_of(part: Any) -> items.Part:
+    """A part that both dialects have."""
     match part:
         case shapes.InputTextIn():
             return items.InputTextPart(part.text)

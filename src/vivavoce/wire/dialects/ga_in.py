@@ -21,6 +21,7 @@ from vivavoce.wire.dialects.decoder import (
     item_of,
     noise_reduction,
     or_,
+    part_of,
     secret_seconds,
     semantic_vad,
     server_vad,
@@ -29,6 +30,7 @@ from vivavoce.wire.dialects.decoder import (
     tracing,
     transcription,
 )
+from vivavoce.wire.images import NoPicture, size_of
 
 SECRET_S: Final = 600
 """How long a client secret opens sessions, unless asked otherwise."""
@@ -49,7 +51,7 @@ class GaDecoder(EventDecoder):
                 return ce.SessionUpdate(session=patch, kind="transcription", event_id=event_id)
             case own.ItemCreateIn():
                 return ce.ItemCreate(
-                    item=item_of(shape.item),
+                    item=_item(shape.item),
                     previous_item_id=or_(shape.previous_item_id, None),
                     event_id=event_id,
                 )
@@ -91,6 +93,9 @@ def _session(shape: own.SessionIn) -> sc.SessionPatch:
         speed=speaks.speed,
         include=include(shape.include),
         tracing=tracing(shape.tracing),
+        truncation=_truncation(shape.truncation),
+        parallel_tool_calls=shape.parallel_tool_calls,
+        reasoning=_reasoning(shape.reasoning),
     )
 
 
@@ -135,6 +140,19 @@ def _modalities(names: list[sc.Modality] | UnsetType) -> tuple[sc.Modality, ...]
     return ("audio", "text") if names == ["audio"] else ("text",)
 
 
+def _truncation(shape: own.TruncationIn | UnsetType) -> sc.Truncation | UnsetType:
+    if not isinstance(shape, own.RetentionRatioIn):
+        return shape
+    limits = or_(shape.token_limits, own.TokenLimitsIn())
+    return sc.RetentionRatio(
+        retention_ratio=shape.retention_ratio, post_instructions=or_(limits.post_instructions, None)
+    )
+
+
+def _reasoning(shape: own.ReasoningIn | UnsetType | None) -> sc.ReasoningEffort | UnsetType | None:
+    return or_(shape.effort, None) if isinstance(shape, own.ReasoningIn) else shape
+
+
 def _tool_choice(shape: own.ToolChoiceIn | UnsetType) -> sc.ToolChoice | UnsetType:
     return sc.NamedFunction(shape.name) if isinstance(shape, own.NamedToolIn) else shape
 
@@ -149,6 +167,8 @@ def _options(shape: own.ResponseIn) -> sc.ResponseOptions:
         tools=tools(shape.tools),
         tool_choice=_tool_choice(shape.tool_choice),
         max_output_tokens=None if shape.max_output_tokens == "inf" else shape.max_output_tokens,
+        parallel_tool_calls=shape.parallel_tool_calls,
+        reasoning=_reasoning(shape.reasoning),
         conversation=or_(shape.conversation, "auto"),
         metadata=or_(shape.metadata, None),
         input=None if isinstance(shape.input, UnsetType) else tuple(map(_context_item, shape.input)),
@@ -156,4 +176,19 @@ def _options(shape: own.ResponseIn) -> sc.ResponseOptions:
 
 
 def _context_item(shape: own.ContextItemIn) -> items.ContextItem:
-    return items.ItemReference(shape.id) if isinstance(shape, shapes.ItemReferenceIn) else item_of(shape)
+    return items.ItemReference(shape.id) if isinstance(shape, shapes.ItemReferenceIn) else _item(shape)
+
+
+def _item(shape: own.ItemIn) -> items.Item:
+    return item_of(shape, _own_part)
+
+
+def _own_part(shape: Any) -> items.Part:
+    if not isinstance(shape, own.InputImageIn):
+        return part_of(shape)
+    detail: items.Detail = or_(shape.detail, "auto")
+    try:
+        width, height = size_of(shape.image_url)
+    except NoPicture as instead:
+        return items.InputImagePart("", detail, problem=str(instead))
+    return items.InputImagePart(shape.image_url, detail, width, height)

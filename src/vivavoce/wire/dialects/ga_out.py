@@ -186,6 +186,8 @@ def part_out(part: items.Part) -> dict[str, Any]:
             return {"type": "input_text", "text": part.text}
         case items.InputAudioPart():
             return {"type": "input_audio", "transcript": part.transcript}
+        case items.InputImagePart():
+            return {"type": "input_image", "image_url": part.image_url, "detail": part.detail}
         case items.TextPart():
             return {"type": "output_text", "text": part.text}
         case items.AudioPart():
@@ -222,6 +224,12 @@ def _session(session: se.Session) -> dict[str, Any]:
             "audio": {"input": _audio_input(config)},
             "include": config.include,
         }
+    asked: dict[str, Any] = {}
+    # Sessions of models that have not these settings are recorded without them.
+    if config.parallel_tool_calls is not None:
+        asked["parallel_tool_calls"] = config.parallel_tool_calls
+    if config.reasoning is not None:
+        asked["reasoning"] = {"effort": config.reasoning}
     return {
         "type": "realtime",
         "object": "realtime.session",
@@ -233,7 +241,7 @@ def _session(session: se.Session) -> dict[str, Any]:
         "tool_choice": tool_choice(config.tool_choice),
         "max_output_tokens": max_tokens(config.max_output_tokens),
         "tracing": config.tracing,
-        "truncation": "auto",
+        "truncation": _truncation(config.truncation),
         "prompt": None,
         "expires_at": session.expires_at,
         "audio": {
@@ -245,7 +253,17 @@ def _session(session: se.Session) -> dict[str, Any]:
             },
         },
         "include": config.include,
+        **asked,
     }
+
+
+def _truncation(truncation: sc.Truncation) -> str | dict[str, Any]:
+    if not isinstance(truncation, sc.RetentionRatio):
+        return truncation
+    shown: dict[str, Any] = {"type": "retention_ratio", "retention_ratio": truncation.retention_ratio}
+    if truncation.post_instructions is not None:
+        shown["token_limits"] = {"post_instructions": truncation.post_instructions}
+    return shown
 
 
 def _audio_input(config: sc.SessionConfig) -> dict[str, Any]:
@@ -307,17 +325,17 @@ def _usage(usage: se.Usage | None) -> dict[str, Any] | None:
         return None
     return {
         "total_tokens": usage.total,
-        "input_tokens": usage.input_text + usage.input_audio,
+        "input_tokens": usage.input,
         "output_tokens": usage.output_text + usage.output_audio,
         "input_token_details": {
             "text_tokens": usage.input_text,
             "audio_tokens": usage.input_audio,
-            "image_tokens": 0,
-            "cached_tokens": usage.cached_text + usage.cached_audio,
+            "image_tokens": usage.input_image,
+            "cached_tokens": usage.cached,
             "cached_tokens_details": {
                 "text_tokens": usage.cached_text,
                 "audio_tokens": usage.cached_audio,
-                "image_tokens": 0,
+                "image_tokens": usage.cached_image,
             },
         },
         "output_token_details": {"text_tokens": usage.output_text, "audio_tokens": usage.output_audio},

@@ -1,8 +1,7 @@
 """Client events as the GA dialect spells them: one typed shape an object (protocol sections 3.3, 4 and 8.1).
 
 What both dialects spell alike, and how shapes work, is in ``shapes``; what these mean is in ``ga_in``. What this
-server cannot do has no shape, so that it is refused and not ignored: stored prompts, truncation of the context
-other than ``auto``, images, MCP tools, custom voices.
+server cannot do has no shape, so that it is refused and not ignored: stored prompts, MCP tools, custom voices.
 """
 
 from __future__ import annotations
@@ -43,7 +42,8 @@ from vivavoce.wire.dialects.shapes import (
     Transcription,
 )
 from vivavoce.wire.faults import Found, Phase
-from vivavoce.wire.session_config import Include, Modality, Voice
+from vivavoce.wire.items import Detail
+from vivavoce.wire.session_config import Include, Modality, ReasoningEffort, Voice
 
 RATE: Final = 24_000
 """Hz of ``audio/pcm``, the only one."""
@@ -100,6 +100,23 @@ class SpeakingShape(Shape, kw_only=True):
             yield Phase.RANGE, errors.invalid_modalities(f"{path}.output_modalities", names, MODALITIES)
 
 
+class ReasoningIn(Shape, kw_only=True):
+    effort: ReasoningEffort | UnsetType = UNSET
+
+
+class TokenLimitsIn(Shape, kw_only=True):
+    post_instructions: Annotated[int, Meta(ge=0)] | UnsetType = UNSET
+
+
+class RetentionRatioIn(Shape, kw_only=True):
+    type: Literal["retention_ratio"]
+    retention_ratio: Annotated[float, Meta(ge=0.0, le=1.0)]
+    token_limits: TokenLimitsIn | UnsetType = UNSET
+
+
+TruncationIn: TypeAlias = Literal["auto", "disabled"] | RetentionRatioIn
+
+
 # ------------------------------------------------------------------------------------------------------ sessions
 
 
@@ -130,7 +147,9 @@ class SessionIn(SpeakingShape, tag_field="type", tag="realtime", kw_only=True):
     tool_choice: ToolChoiceIn | UnsetType = UNSET
     max_output_tokens: OutputTokens | UnsetType = UNSET
     tracing: Literal["auto"] | TracingIn | UnsetType | None = UNSET
-    truncation: Literal["auto"] | UnsetType = UNSET
+    parallel_tool_calls: bool | UnsetType = UNSET
+    reasoning: ReasoningIn | UnsetType | None = UNSET
+    truncation: TruncationIn | UnsetType = UNSET
     prompt: UnsetType | None = UNSET
     audio: AudioIn | UnsetType = UNSET
     include: list[Include] | UnsetType | None = UNSET
@@ -161,19 +180,24 @@ class OutputTextIn(AssistantTextIn, tag="output_text", kw_only=True):
     pass
 
 
-PartIn: TypeAlias = InputTextIn | InputAudioIn | OutputTextIn
+class InputImageIn(Shape, tag_field="type", tag="input_image", kw_only=True):
+    image_url: str
+    detail: Detail | UnsetType = UNSET
+
+
+PartIn: TypeAlias = InputTextIn | InputAudioIn | InputImageIn | OutputTextIn
 
 
 _PARTS_OF_ROLE: Final = {
     "system": ("input_text",),
-    "user": ("input_text", "input_audio"),
+    "user": ("input_text", "input_audio", "input_image"),
     "assistant": ("output_text",),
 }
 
 
 class MessageIn(MessageShape, tag="message", kw_only=True):
     parts_of_role = _PARTS_OF_ROLE
-    kinds = ("input_text", "input_audio", "output_text")
+    kinds = ("input_text", "input_audio", "input_image", "output_text")
 
     content: list[PartIn]
 
@@ -200,6 +224,8 @@ class ResponseIn(SpeakingShape, kw_only=True):
     tools: list[Tool] | UnsetType = UNSET
     tool_choice: ToolChoiceIn | UnsetType = UNSET
     max_output_tokens: OutputTokens | UnsetType = UNSET
+    parallel_tool_calls: bool | UnsetType = UNSET
+    reasoning: ReasoningIn | UnsetType | None = UNSET
     conversation: Literal["auto", "none"] | UnsetType = UNSET
     metadata: Metadata | UnsetType | None = UNSET
     prompt: UnsetType | None = UNSET

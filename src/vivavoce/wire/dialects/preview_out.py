@@ -303,6 +303,8 @@ def part_out(part: items.Part) -> dict[str, Any]:
             return {"type": part.__struct_config__.tag, "text": part.text}
         case items.InputAudioPart() | items.AudioPart():
             return {"type": part.__struct_config__.tag, "transcript": part.transcript}
+        case items.InputImagePart():
+            raise AssertionError("the preview has no images")
 
 
 def _part_event(event: se.ContentPartAdded | se.ContentPartDone) -> dict[str, Any]:
