@@ -30,6 +30,7 @@ from arm_fakes import (
 )
 
 from vivavoce.gateway.arm.call import Answer
+from vivavoce.gateway.resource import RoleAssignment
 from vivavoce.gateway.store.base import Actor, StoreUnavailable, Usage
 
 TELLER = f"{BANK}/deployments/teller"
@@ -789,3 +790,24 @@ async def test_every_attempt_to_change_something_is_recorded(api: Api) -> None:
         (OWNER, "Authorization/roleAssignments/write", ASSIGNMENT, "done", 201, None),
     ]
     assert api.records[-1][4].principal_id == NOBODY
+
+
+async def test_an_account_is_its_own_tenants_whoever_owns_the_subscription(api: Api) -> None:
+    """As the configuration may declare it; that of the subscription is the first account's then."""
+    lodger = f"{GROUP}/providers/Microsoft.CognitiveServices/accounts/lodger"
+    here = api.store.current
+    account = replace(here.accounts[0], name="lodger", subdomain="lodger", tenant=OTHER_TENANT)
+    given = RoleAssignment(
+        id=f"{lodger}/providers/Microsoft.Authorization/roleAssignments/00000000-0000-0000-0000-000000000009",
+        scope=lodger,
+        role="Owner",
+        principal_id=ABROAD,
+        principal_type="ServicePrincipal",
+    )
+    api.store._replace(accounts=[*here.accounts, account], assignments=[*here.assignments, given])
+    keys = f"{lodger}/listKeys"
+    assert refusal(await api.ask("POST", keys))[:2] == (401, "InvalidAuthenticationTokenTenant")
+    assert "lodger" not in await names(api, f"{SUB}/providers/Microsoft.CognitiveServices/accounts")
+    assert (await api.ask("POST", keys, oid=ABROAD, tenant=OTHER_TENANT)).status == 200
+    source = wanted(FINE_TUNED, "1", sku="Standard", source=lodger)
+    assert refusal(await api.ask("PUT", TELLER, source))[2] == "x-ms-authorization-auxiliary"

@@ -85,7 +85,7 @@ class Accounts:
             resource_group=subscription.group(place.group) or place.group,
             name=place.account if there is None else there.name,
             location=location,
-            tenant=subscription.tenant,
+            tenant=subscription.tenant if there is None else there.tenant,
             subdomain=_subdomain(sent.properties, place.account, there),
             tags=bodies.check_tags(sent.tags or {}),
         )

@@ -95,9 +95,17 @@ class Call:
     def may(self, action: str, scope: str) -> bool:
         """Whether the caller may do ``action`` at ``scope``, an id in one of the subscriptions, or ``/``."""
         place = Place.parse(scope)
-        subscription = None if place is None else self.subscriptions.get(id_key(place.subscription))
-        tenant = None if subscription is None else subscription.tenant
+        tenant = None if place is None else self.tenant_of(place)
         return allowed(self.directory, self.principal, action, scope, tenant=tenant)
+
+    def tenant_of(self, place: Place) -> str | None:
+        """Whose a place is: an account's own tenant, else that of the subscription; None outside of all. Declared
+        accounts of several tenants may be in one subscription, for who declares no other gets the first one's."""
+        account = self.directory.account(place.account_id) if place.account else None
+        if account is not None:
+            return account.tenant
+        subscription = self.subscriptions.get(id_key(place.subscription))
+        return None if subscription is None else subscription.tenant
 
     def may_read(self, things: Iterable[T], scope: Callable[[T], str]) -> list[T]:
         """Those on which the caller may do what the route is for."""

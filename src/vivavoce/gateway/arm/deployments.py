@@ -275,15 +275,15 @@ class DeploymentOperations:
                 call.client, call.oid, WRITE, call.place.scope, WRITE, source_id
             )
         who = call.principal
-        tenant = subscription.tenant.lower()
+        source = call.directory.account(source_id)
+        tenant = (subscription.tenant if source is None else source.tenant).lower()
         if who.tenant is not None and who.tenant != tenant:
             found = next((one for one in call.auxiliary if one.tenant == tenant), None)
             if found is None:
                 raise errors.linked_tenant_not_authorized(WRITE, call.place.scope, who.tenant, subscription.id)
             who = found
-        source = call.directory.account(source_id)
         # First the right, then whether it is there: nobody learns from a refusal what another tenant has.
-        if not allowed(call.directory, who, WRITE, source_id, tenant=subscription.tenant) or source is None:
+        if not allowed(call.directory, who, WRITE, source_id, tenant=tenant) or source is None:
             raise errors.linked_authorization_failed(
                 who.appid or who.oid or who.id, who.oid or who.id, WRITE, call.place.scope, WRITE, source_id
             )

@@ -169,9 +169,9 @@ class Management:
             subscription = call.subscriptions.get(id_key(place.subscription))
             if subscription is None:
                 raise errors.subscription_not_found(place.subscription)
-            tenant = call.principal.tenant
-            if tenant is not None and tenant != subscription.tenant.lower():
-                raise errors.wrong_tenant(tenant, subscription.tenant)
+            tenant, owner = call.principal.tenant, call.tenant_of(place) or subscription.tenant
+            if tenant is not None and tenant != owner.lower():
+                raise errors.wrong_tenant(tenant, owner)
         if route.action and not route.per_item and not call.may(route.action, place.scope):
             raise errors.authorization_failed(call.client, call.oid, route.action, place.scope)
         if place.group and subscription is not None:
