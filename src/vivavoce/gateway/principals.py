@@ -94,26 +94,32 @@ class Identities:
     ) -> Principal | Unknown:
         """Who offers these credentials to ``account`` (ARM id; None: the request does not say) from ``address``."""
         if self._throttle is None or not offered:
-            return await self._find(offered, account)
+            return (await self._find(offered, account))[0]
         wait_s = self._throttle.wait_s(address, account or "")
         if wait_s > 0:
             return Unknown("throttled", offered[0], retry_after_s=wait_s)
-        found = await self._find(offered, account)
-        if isinstance(found, Unknown) and found.fault in _GUESSES:
+        found, is_guess = await self._find(offered, account)
+        if is_guess:
             self._throttle.failed(address, account or "")
         return found
 
-    async def _find(self, offered: Sequence[Credential], account: str | None) -> Principal | Unknown:
+    async def _find(self, offered: Sequence[Credential], account: str | None) -> tuple[Principal | Unknown, bool]:
+        """And whether it was a guess: one of those that were offered in vain may have been made up. What is told
+        of another beside it does not excuse it."""
         fault: Unknown | None = None
+        is_guess = False
         for credential in offered:
+            told: Unknown | None = None
             for source in self._sources:
                 found = await source.identify(credential, account)
                 if isinstance(found, Principal):
-                    return found
-                fault = fault or found
+                    return found, False
+                told = told or found
+            is_guess = is_guess or told is None or told.fault in _GUESSES
+            fault = fault or told
         if fault is not None:
-            return fault
-        return Unknown("unknown", offered[0]) if offered else Unknown("missing")
+            return fault, is_guess
+        return (Unknown("unknown", offered[0]), True) if offered else (Unknown("missing"), False)
 
 
 class Keys:
