@@ -308,3 +308,13 @@ def test_whatever_is_signed_raises_nothing(payload: dict[str, object]) -> None:
 @given(st.text(max_size=60) | st.from_regex(r"[A-Za-z0-9_=-]{0,20}(\.[A-Za-z0-9_=-]{0,20}){0,4}", fullmatch=True))
 def test_any_text_is_no_token(value: str) -> None:
     assert not isinstance(World().identify(value), Principal)
+
+
+@pytest.mark.parametrize("depth", [500, 960, 990, 1000, 3000, 6000])
+def test_what_is_nested_too_deeply_raises_nothing(depth: int) -> None:
+    deep = '"x":' + "[" * depth + "]" * depth
+    good = json.dumps(claims())
+    header = '{"alg":"RS256","kid":"' + SIGNER.kid + '"'
+    for head, payload in ((f"{header},{deep}}}", good), (f"{header}}}", f"{good[:-1]},{deep}}}")):
+        token = ".".join(jwt.utils.base64url_encode(part.encode()).decode() for part in (head, payload, "x"))
+        assert not isinstance(World().identify(token), Principal)

@@ -135,7 +135,7 @@ class Tokens:
                     "verify_sub": False,
                 },
             )
-        except PyJWTError as error:
+        except (PyJWTError, RecursionError) as error:
             raise _Refused(f"its signature does not hold ({type(error).__name__})") from None
 
     def _check(self, claims: Mapping[str, object], issuer: Issuer) -> None:
@@ -168,7 +168,7 @@ def _unverified(token: str) -> tuple[Mapping[str, object], str] | None:
 def _json(part: str) -> dict[str, object] | None:
     try:
         value = msgspec.json.decode(urlsafe_b64decode(part + "=" * (-len(part) % 4)))
-    except ValueError:
+    except (ValueError, RecursionError):
         return None
     return value if isinstance(value, dict) else None
 
