@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import tempfile
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Final
@@ -13,8 +13,9 @@ from typing import Final
 import pytest
 from redis_server import RedisServer, redis_server
 
+from vivavoce.gateway.limiting import ConnectionRate
 from vivavoce.gateway.quota import Asked, Denied, RateLimits, SharedQuota, SharedReservation
-from vivavoce.gateway.shared.base import Unavailable
+from vivavoce.gateway.shared.base import Charge, Mode, Outcome, Unavailable
 from vivavoce.gateway.shared.redis import OnLoss, RedisState
 from vivavoce.wire.server_events import Usage
 
@@ -149,6 +150,47 @@ async def test_a_redis_that_was_never_there_is_waited_for(redis: RedisServer) ->
         redis.start()
         await until(lambda: states[0].reachable)
         await granted(quota, 6000)
+
+
+async def test_new_connections_are_counted_beside_the_quota(redis: RedisServer) -> None:
+    """Under the same name, as a deployment has them."""
+    clock = Clock()
+    async with processes(redis, clock, "closed") as states:
+        state = states[0]
+        quota, rate = SharedQuota(LIMITS, state, "d", clock), ConnectionRate(10, state, "d", clock)
+        held = await granted(quota, 4000)
+        answer = rate.connect()
+        assert isinstance(answer, Awaitable)
+        assert await answer is None
+        redis.kill()
+        await held.settle(Usage())
+        assert left(quota) == 2000
+        redis.start()
+        await until(lambda: state.reachable)
+        await denied(quota, 2001)
+        await granted(quota, 2000)
+
+
+async def test_it_comes_back_while_others_are_admitted(redis: RedisServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = Clock()
+    async with processes(redis, clock, "local_share") as states:
+        state = states[0]
+        for name in ("a", "b"):
+            await granted(SharedQuota(LIMITS, state, name, clock), 1000)
+        redis.kill()
+        await until(lambda: not state.reachable)
+        charged = state._charged
+
+        async def charged_slowly(name: str, charges: Sequence[Charge], mode: Mode) -> Outcome:
+            """Somebody is admitted to what nobody has used before, while Redis is told what is known."""
+            if not state.reachable:
+                await granted(SharedQuota(LIMITS, state, f"new beside {name}", clock), 1)
+            return await charged(name, charges, mode)
+
+        monkeypatch.setattr(state, "_charged", charged_slowly)
+        redis.start()
+        await until(lambda: state.reachable)
+        await denied(SharedQuota(LIMITS, state, "a", clock), 5001)
 
 
 async def test_a_redis_that_hangs_is_lost_too(redis: RedisServer) -> None:

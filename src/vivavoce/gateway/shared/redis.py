@@ -151,7 +151,7 @@ return redis.call('ZCOUNT', KEYS[1], '(' .. text(now), '+inf')
 
 @dataclass(frozen=True, slots=True)
 class _Known:
-    """What is known of the counters of a name."""
+    """What is known of counters that are charged together."""
 
     charges: tuple[Charge, ...]
     """For their ceilings and drains; the amounts mean nothing."""
@@ -181,7 +181,8 @@ class RedisState:
         self._get: AsyncScript = self._redis.register_script(_GET)
         self._join: AsyncScript = self._redis.register_script(_JOIN)
         self._count: AsyncScript = self._redis.register_script(_COUNT)
-        self._known: dict[str, _Known] = {}
+        self._known: dict[tuple[str, ...], _Known] = {}
+        """By their name, and which of its counters they are."""
         self._process = secrets.token_hex(8)
         self._processes = 1
         self._local = MemoryCounters()
@@ -223,11 +224,10 @@ class RedisState:
     async def _look(self) -> None:
         """Say that we are here, learn how many are, and find out whether Redis has gone or is back."""
         try:
-            async with asyncio.timeout(PATIENCE_S):
-                _, self._processes = await self._joined(_PROCESSES, self._process, PROCESS_TTL_S, None)
-                if not self.reachable:
-                    await self._recover()
-        except (Unavailable, TimeoutError) as fault:
+            _, self._processes = await self._joined(_PROCESSES, self._process, PROCESS_TTL_S, None)
+            if not self.reachable:
+                await self._recover()
+        except Unavailable as fault:
             self._lose(fault)
         self._forget_empty()
 
@@ -252,10 +252,10 @@ class RedisState:
             self._lose(fault)
             raise
 
-    def _lose(self, fault: Unavailable | TimeoutError) -> None:
+    def _lose(self, fault: Unavailable) -> None:
         if not self.reachable:
             return
-        why = str(fault) or type(fault).__name__
+        why = str(fault)
         self.reachable = False
         self.losses += 1
         now = self._clock()
@@ -265,7 +265,7 @@ class RedisState:
         log.error("Redis is lost (%s): each of %d processes admits its share", why, self._processes)
         self._local = MemoryCounters()
         self._alone = MemoryState(self._clock)
-        for name, known in self._known.items():
+        for (name, *_), known in self._known.items():
             shares = (level / self._processes for level in known.levels_at(now))
             charges = [
                 replace(one, amount=share) for one, share in zip(self._ours(known.charges), shares, strict=True)
@@ -275,7 +275,8 @@ class RedisState:
     async def _recover(self) -> None:
         """Law 5. Raises Unavailable."""
         now = self._clock()
-        for name, known in self._known.items():
+        # Meanwhile others are charged here, and some for the first time.
+        for (name, *_), known in list(self._known.items()):
             if any(levels := known.levels_at(now)):
                 raised = [replace(one, amount=level) for one, level in zip(known.charges, levels, strict=True)]
                 await self._charged(name, raised, "raise")
@@ -284,8 +285,8 @@ class RedisState:
 
     def _forget_empty(self) -> None:
         now = self._clock()
-        for name in [name for name, known in self._known.items() if not any(known.levels_at(now))]:
-            del self._known[name]
+        for key in [key for key, known in self._known.items() if not any(known.levels_at(now))]:
+            del self._known[key]
 
     # ------------------------------------------------------------------------------------------------- counters
 
@@ -301,7 +302,7 @@ class RedisState:
             if where == _SHARED:
                 return self._late(name, charges)
             outcome = self._without(name, charges, mode)
-        self._known[name] = _Known(tuple(charges), outcome.levels, self._clock())
+        self._known[_known_by(name, charges)] = _Known(tuple(charges), outcome.levels, self._clock())
         return outcome
 
     async def _charged(self, name: str, charges: Sequence[Charge], mode: Mode) -> Outcome:
@@ -318,7 +319,7 @@ class RedisState:
         return Outcome(True, self._levels(name, charges), (0.0,) * len(charges))
 
     def _levels(self, name: str, charges: Sequence[Charge]) -> tuple[float, ...]:
-        known = self._known.get(name)
+        known = self._known.get(_known_by(name, charges))
         return (0.0,) * len(charges) if known is None else known.levels_at(self._clock())
 
     def _without(self, name: str, charges: Sequence[Charge], mode: Mode) -> Outcome:
@@ -391,6 +392,10 @@ class RedisState:
             if self._on_loss == "closed":
                 raise
             return await self._alone.count(group)
+
+
+def _known_by(name: str, charges: Sequence[Charge]) -> tuple[str, ...]:
+    return name, *(one.counter for one in charges)
 
 
 def _client(url: str) -> Redis:
