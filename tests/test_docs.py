@@ -47,7 +47,7 @@ from vivavoce.engines.sherpa_onnx_tts import SherpaOptions
 from vivavoce.engines.upstream_realtime import Options as RelayOptions
 from vivavoce.gateway.deployments import build_engines
 from vivavoce.gateway.models.catalogue import ModelCatalogue, shipped_tables
-from vivavoce.wire import errors
+from vivavoce.wire import errors, refusals
 from vivavoce.wire.dialects import ga_out, ga_shapes, preview_out
 from vivavoce.wire.dialects.preview_shapes import event_shapes
 from vivavoce.wire.dialects.profiles import NEWEST, PROFILES
@@ -357,7 +357,9 @@ def test_every_event_named_anywhere_exists() -> None:
     assert named - known - fields == set()
 
 
-_Error = TypeVar("_Error", errors.ClientFault, errors.RefusedHandshake, errors.RefusedSession, errors.ServerFault)
+_Error = TypeVar(
+    "_Error", errors.ClientFault, refusals.RefusedHandshake, refusals.RefusedSession, errors.ServerFault
+)
 _SAMPLES: Final[dict[str, list[tuple[object, ...]]]] = {
     "number_below": [("p", "integer", 1, 0), ("p", "decimal", 1, 0)],
     "number_above": [("p", "integer", 1, 2), ("p", "decimal", 1, 2)],
@@ -371,9 +373,10 @@ _SAMPLE_OF_TYPE: Final[dict[object, object]] = {str: "x", int: 60, float: 1.0}
 
 def _made(kind: type[_Error]) -> Iterator[_Error]:
     """One of every error of a kind that the catalogue can make."""
-    for name, function in inspect.getmembers(errors, inspect.isfunction):
+    functions = (*inspect.getmembers(errors, inspect.isfunction), *inspect.getmembers(refusals, inspect.isfunction))
+    for name, function in functions:
         hints = get_type_hints(function)
-        if hints.pop("return", None) is kind and function.__module__ == errors.__name__:
+        if hints.pop("return", None) is kind:
             needed = [p.name for p in inspect.signature(function).parameters.values() if p.default is p.empty]
             usual = tuple(_SAMPLE_OF_TYPE.get(hints[parameter], ()) for parameter in needed)
             for sample in _SAMPLES.get(name, [usual]):
@@ -401,9 +404,9 @@ def test_the_verbs_of_the_samples_are_those_in_use() -> None:
 
 
 def test_refusals_are_complete() -> None:
-    handshakes = {(str(one.status), one.code) for one in _made(errors.RefusedHandshake)}
+    handshakes = {(str(one.status), one.code) for one in _made(refusals.RefusedHandshake)}
     assert _rows("RefusedHandshake") == handshakes
-    sessions = {(str(one.close_code), one.error.code or "null") for one in _made(errors.RefusedSession)}
+    sessions = {(str(one.close_code), one.error.code or "null") for one in _made(refusals.RefusedSession)}
     assert _rows("RefusedSession") == sessions
 
 

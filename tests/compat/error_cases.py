@@ -19,7 +19,7 @@ _LEVELS: Final = 101
 
 @dataclass(frozen=True, slots=True)
 class ErrorCase:
-    """One way to provoke an error. ``function`` is the one of ``wire/errors.py`` that makes it."""
+    """One way to provoke an error. ``function`` is the one of the catalogue that makes it."""
 
     kind: Kind
     function: str

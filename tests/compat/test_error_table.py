@@ -28,7 +28,7 @@ from vivavoce.server.app import Server
 from vivavoce.testing.pure_runner import run_pure
 from vivavoce.testing.script import parse
 from vivavoce.testing.socket_runner import run_on_server
-from vivavoce.wire import errors, rest_errors
+from vivavoce.wire import errors, refusals, rest_errors
 
 EVENTS = [case for case in error_cases() if case.kind in ("event", "failure")]
 HTTP = [case for case in error_cases() if case.kind == "http"]
@@ -39,8 +39,8 @@ _ERRORS = (
     errors.ClientFault,
     errors.ErrorBody,
     errors.ServerFault,
-    errors.RefusedHandshake,
-    errors.RefusedSession,
+    refusals.RefusedHandshake,
+    refusals.RefusedSession,
     rest_errors.RefusedRequest,
 )
 OTHER = "second"
@@ -54,7 +54,7 @@ def _name(case: ErrorCase) -> str:
 def test_every_function_of_the_catalogue_is_provoked() -> None:
     makers = {
         name
-        for module in (errors, rest_errors)
+        for module in (errors, refusals, rest_errors)
         for name, function in inspect.getmembers(module, inspect.isfunction)
         if function.__module__ == module.__name__ and get_type_hints(function).get("return") in _ERRORS
     }

@@ -21,7 +21,7 @@ from vivavoce.gateway.principals import Identities, Keys
 from vivavoce.gateway.resource import DeploymentRecord, Directory, Model, Sku
 from vivavoce.testing.directories import one_account
 from vivavoce.wire.dialects.profiles import GA_PROFILES, PROFILES
-from vivavoce.wire.errors import RefusedHandshake, RefusedSession
+from vivavoce.wire.refusals import RefusedHandshake, RefusedSession
 
 Pairs = tuple[tuple[str, str], ...]
 

@@ -11,7 +11,7 @@ from vivavoce.gateway.client_secrets import Grant
 from vivavoce.gateway.deployments import Catalogue, Deployment
 from vivavoce.gateway.principals import Principal
 from vivavoce.testing.directories import one_account
-from vivavoce.wire.errors import Refused, RefusedHandshake, RefusedSession
+from vivavoce.wire.refusals import Refused, RefusedHandshake, RefusedSession
 from vivavoce.wire.session_config import SessionKind
 
 BETA = (("OpenAI-Beta", "realtime=v1"),)

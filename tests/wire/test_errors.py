@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from vivavoce.wire import errors
+from vivavoce.wire import errors, refusals
 
 
 @pytest.mark.parametrize(
@@ -136,40 +136,40 @@ def test_transcription_failed() -> None:
 @pytest.mark.parametrize(
     ("refused", "status", "code"),
     [
-        (errors.access_denied(), 401, "401"),
-        (errors.deployment_not_found(), 404, "DeploymentNotFound"),
-        (errors.operation_not_supported("x"), 400, "OpperationNotSupported"),
-        (errors.resource_not_found(), 404, "404"),
-        (errors.upgrade_required(), 426, "UpgradeRequired"),
-        (errors.too_many_headers(10), 431, "431"),
-        (errors.server_busy(2), 429, "429"),
-        (errors.too_many_calls(2), 429, "429"),
+        (refusals.access_denied(), 401, "401"),
+        (refusals.deployment_not_found(), 404, "DeploymentNotFound"),
+        (refusals.operation_not_supported("x"), 400, "OpperationNotSupported"),
+        (refusals.resource_not_found(), 404, "404"),
+        (refusals.upgrade_required(), 426, "UpgradeRequired"),
+        (refusals.too_many_headers(10), 431, "431"),
+        (refusals.server_busy(2), 429, "429"),
+        (refusals.too_many_calls(2), 429, "429"),
     ],
 )
-def test_refused_handshakes(refused: errors.RefusedHandshake, status: int, code: str) -> None:
+def test_refused_handshakes(refused: refusals.RefusedHandshake, status: int, code: str) -> None:
     assert (refused.status, refused.code) == (status, code)
     assert refused.message
 
 
 def test_busy_says_when_to_come_back() -> None:
-    assert errors.server_busy(2).headers == {"retry-after": "2", "retry-after-ms": "2000"}
-    assert errors.too_many_calls(1.2345).headers == {"retry-after": "2", "retry-after-ms": "1235"}
-    assert errors.access_denied().headers == {}
+    assert refusals.server_busy(2).headers == {"retry-after": "2", "retry-after-ms": "2000"}
+    assert refusals.too_many_calls(1.2345).headers == {"retry-after": "2", "retry-after-ms": "1235"}
+    assert refusals.access_denied().headers == {}
 
 
 @pytest.mark.parametrize(
     ("refused", "close_code", "reason"),
     [
-        (errors.missing_bearer(), 3000, "invalid_request_error"),
-        (errors.incorrect_api_key("k"), 3000, "invalid_request_error.invalid_api_key"),
-        (errors.missing_model(), 4000, "invalid_request_error.missing_model"),
-        (errors.invalid_model("m"), 4000, "invalid_request_error.invalid_model"),
-        (errors.unsupported_dialect("x"), 4000, "invalid_request_error.unsupported_api_shape"),
-        (errors.server_busy_session(), 1013, "invalid_request_error.server_busy"),
-        (errors.too_many_calls_session("m", 0.1), 1013, "invalid_request_error.rate_limit_exceeded"),
+        (refusals.missing_bearer(), 3000, "invalid_request_error"),
+        (refusals.incorrect_api_key("k"), 3000, "invalid_request_error.invalid_api_key"),
+        (refusals.missing_model(), 4000, "invalid_request_error.missing_model"),
+        (refusals.invalid_model("m"), 4000, "invalid_request_error.invalid_model"),
+        (refusals.unsupported_dialect("x"), 4000, "invalid_request_error.unsupported_api_shape"),
+        (refusals.server_busy_session(), 1013, "invalid_request_error.server_busy"),
+        (refusals.too_many_calls_session("m", 0.1), 1013, "invalid_request_error.rate_limit_exceeded"),
     ],
 )
-def test_refused_sessions(refused: errors.RefusedSession, close_code: int, reason: str) -> None:
+def test_refused_sessions(refused: refusals.RefusedSession, close_code: int, reason: str) -> None:
     assert (refused.close_code, refused.reason) == (close_code, reason)
     assert len(refused.reason) <= 123  # what a close frame holds
     assert (refused.error.param, refused.error.event_id) == (None, None)
@@ -177,7 +177,7 @@ def test_refused_sessions(refused: errors.RefusedSession, close_code: int, reaso
 
 @pytest.mark.parametrize("key", ["short-secret", "sixteen-letters-", "sk-abcdefghijklmnopqrstuvwxyz"])
 def test_a_wrong_key_is_not_told_whole(key: str) -> None:
-    message = errors.incorrect_api_key(key).error.message
+    message = refusals.incorrect_api_key(key).error.message
     assert message.startswith("Incorrect API key provided: ")
     assert "********" in message
     assert key not in message

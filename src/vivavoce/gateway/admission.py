@@ -47,7 +47,7 @@ from vivavoce.gateway.resource import (
     same_id,
 )
 from vivavoce.gateway.roles import REALTIME, allowed
-from vivavoce.wire import errors
+from vivavoce.wire import refusals
 from vivavoce.wire.dialects import profiles
 from vivavoce.wire.dialects.profiles import Dialect
 from vivavoce.wire.session_config import SessionKind
@@ -142,11 +142,11 @@ def locate(request: UpgradeRequest, policy: AdmissionPolicy) -> Located:
     """The checks before anybody asks who it is. Raises ``RefusedHandshake``."""
     path = request.path.rstrip("/")
     if path not in REALTIME_PATHS:
-        raise errors.resource_not_found()
+        raise refusals.resource_not_found()
     if not request.is_upgrade:
-        raise errors.upgrade_required()
+        raise refusals.upgrade_required()
     if path != OPENAI_PATH and len(custom_headers(request.headers)) > policy.max_custom_headers:
-        raise errors.too_many_headers(policy.max_custom_headers)
+        raise refusals.too_many_headers(policy.max_custom_headers)
     offered = credentials(
         request.query, request.headers, request.subprotocols, subprotocol_keys=policy.subprotocol_keys
     )
@@ -179,7 +179,7 @@ def admit(located: Located, who: Principal | Unknown, policy: AdmissionPolicy) -
         name = name or grant.deployment
     deployment = _DEPLOYMENT_AT[path](request, name, catalogue, kind)
     if grant is not None and grant.deployment and deployment.name != grant.deployment:
-        raise errors.secret_of_another_model(name) if path == OPENAI_PATH else errors.deployment_not_found()
+        raise refusals.secret_of_another_model(name) if path == OPENAI_PATH else refusals.deployment_not_found()
     check_life(account, deployment, policy, azure=path != OPENAI_PATH)
     profile = _ga_profile(path, deployment) if dialect == "ga" else _profile(request, path, deployment)
     if kind == "transcription" and not profiles.transcribes(profile):
@@ -204,24 +204,24 @@ def chosen_subprotocol(offered: Sequence[str]) -> str | None:
     return SUBPROTOCOL if SUBPROTOCOL in offered else None
 
 
-def nobody(who: Unknown, audience: str, *, azure: bool) -> errors.Refused:
+def nobody(who: Unknown, audience: str, *, azure: bool) -> refusals.Refused:
     """How somebody is refused whom we do not know. ``audience``: that a token should have had; ``azure``: before
     the upgrade."""
     match who.fault:
         case "missing":
-            return errors.access_denied() if azure else errors.missing_bearer()
+            return refusals.access_denied() if azure else refusals.missing_bearer()
         case "unknown" | "expired":
             assert who.offered is not None
-            return errors.access_denied() if azure else errors.incorrect_api_key(who.offered.value)
+            return refusals.access_denied() if azure else refusals.incorrect_api_key(who.offered.value)
         case "token" | "claims":
-            return errors.invalid_token(audience) if azure else errors.invalid_token_session()
+            return refusals.invalid_token(audience) if azure else refusals.invalid_token_session()
         case "throttled":
             wait_s = math.ceil(who.retry_after_s)
-            return errors.too_many_failures(wait_s) if azure else errors.too_many_failures_session(wait_s)
+            return refusals.too_many_failures(wait_s) if azure else refusals.too_many_failures_session(wait_s)
         case "unavailable":
-            return (
-                errors.identity_unavailable(UNAVAILABLE_RETRY_S) if azure else errors.identity_unavailable_session()
-            )
+            if azure:
+                return refusals.identity_unavailable(UNAVAILABLE_RETRY_S)
+            return refusals.identity_unavailable_session()
 
 
 def _check_role(
@@ -229,7 +229,7 @@ def _check_role(
 ) -> None:
     """For what it asks for, be it there or not."""
     request, path = located.request, located.path
-    with suppress(errors.Refused):
+    with suppress(refusals.Refused):
         name = _DEPLOYMENT_AT[path](request, name, policy.catalogue(account.id), kind).name
     check_token(who, account, name, policy, f"GET {path}", azure=path != OPENAI_PATH)
 
@@ -243,20 +243,20 @@ def check_token(
     ``RefusedHandshake`` (``azure``) or ``RefusedSession``.
     """
     if who.tenant is not None and who.tenant != id_key(account.tenant):
-        raise errors.wrong_tenant(who.tenant) if azure else errors.invalid_token_session()
+        raise refusals.wrong_tenant(who.tenant) if azure else refusals.invalid_token_session()
     scope = deployment_id(account.id, name) if name else account.id
     if not allowed(policy.directory(), who, REALTIME, scope):
         holder = who.oid or who.id
         if azure:
-            raise errors.permission_denied(holder, REALTIME, request)
-        raise errors.insufficient_permissions(holder, REALTIME)
+            raise refusals.permission_denied(holder, REALTIME, request)
+        raise refusals.insufficient_permissions(holder, REALTIME)
 
 
 def check_life(account: Account, deployment: Deployment, policy: AdmissionPolicy, *, azure: bool) -> None:
     """Whether its model still lives. Raises ``RefusedHandshake`` (``azure``) or ``RefusedSession``."""
     record = policy.directory().deployment(account.id, deployment.name)
     if record is not None and policy.has_ended(record):
-        raise errors.model_retired() if azure else errors.model_retired_session(deployment.reported_model)
+        raise refusals.model_retired() if azure else refusals.model_retired_session(deployment.reported_model)
 
 
 def _dialect(request: UpgradeRequest, path: str) -> Dialect:
@@ -267,18 +267,18 @@ def _dialect(request: UpgradeRequest, path: str) -> Dialect:
 
 def _granted_kind(grant: Grant, dialect: Dialect, asked: SessionKind, path: str) -> SessionKind:
     """A secret opens what it was minted for, and who connects with it may leave open which kind that is."""
-    refused: errors.RefusedSession | None = None
+    refused: refusals.RefusedSession | None = None
     if grant.dialect != dialect:
-        refused = errors.secret_of_another_dialect(dialect, grant.dialect)
+        refused = refusals.secret_of_another_dialect(dialect, grant.dialect)
     elif asked == "transcription" != grant.kind:
-        refused = errors.secret_of_another_kind(asked, grant.kind)
+        refused = refusals.secret_of_another_kind(asked, grant.kind)
     if refused is None:
         return grant.kind
-    raise refused if path == OPENAI_PATH else errors.operation_not_supported(refused.error.message)
+    raise refused if path == OPENAI_PATH else refusals.operation_not_supported(refused.error.message)
 
 
-def _unsupported(path: str, text: str) -> errors.Refused:
-    return errors.unsupported_dialect(text) if path == OPENAI_PATH else errors.operation_not_supported(text)
+def _unsupported(path: str, text: str) -> refusals.Refused:
+    return refusals.unsupported_dialect(text) if path == OPENAI_PATH else refusals.operation_not_supported(text)
 
 
 def _asks_for_beta(request: UpgradeRequest) -> bool:
@@ -288,23 +288,23 @@ def _asks_for_beta(request: UpgradeRequest) -> bool:
 
 def _of_azure(request: UpgradeRequest, name: str, catalogue: Catalogue, kind: SessionKind) -> Deployment:
     if request.parameter("api-version") not in API_VERSIONS:
-        raise errors.resource_not_found()
+        raise refusals.resource_not_found()
     deployment = catalogue.by_name(name) if name or kind == "realtime" else any_that_transcribes(catalogue)
     if deployment is None:
-        raise errors.deployment_not_found()
+        raise refusals.deployment_not_found()
     return deployment
 
 
 def _of_azure_ga(request: UpgradeRequest, name: str, catalogue: Catalogue, kind: SessionKind) -> Deployment:
     deployment = catalogue.by_name(name) if name or kind == "realtime" else next(iter(catalogue), None)
     if deployment is None:
-        raise errors.deployment_not_found()
+        raise refusals.deployment_not_found()
     return deployment
 
 
 def _of_openai(request: UpgradeRequest, model: str, catalogue: Catalogue, kind: SessionKind) -> Deployment:
     if not model and kind == "realtime":
-        raise errors.missing_model()
+        raise refusals.missing_model()
     if model:
         deployment = catalogue.by_model(model)
     elif _asks_for_beta(request):
@@ -312,7 +312,7 @@ def _of_openai(request: UpgradeRequest, model: str, catalogue: Catalogue, kind: 
     else:
         deployment = next(iter(catalogue), None)
     if deployment is None:
-        raise errors.invalid_model(model)
+        raise refusals.invalid_model(model)
     return deployment
 
 

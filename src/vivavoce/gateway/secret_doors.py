@@ -11,7 +11,7 @@ from typing import Final
 
 from vivavoce.gateway.admission import API_VERSIONS, AZURE_PREFIX, UpgradeRequest, any_that_transcribes
 from vivavoce.gateway.deployments import Catalogue, Deployment
-from vivavoce.wire import errors
+from vivavoce.wire import refusals
 from vivavoce.wire.dialects import profiles
 from vivavoce.wire.dialects.profiles import Dialect
 from vivavoce.wire.session_config import SessionKind
@@ -43,7 +43,7 @@ class SecretDoor:
     def check_version(self, request: UpgradeRequest) -> None:
         """Raises RefusedHandshake."""
         if self.is_azure and self.dialect == "preview" and request.parameter("api-version") != _API_VERSION:
-            raise errors.resource_not_found()
+            raise refusals.resource_not_found()
 
     def model(self, body: object) -> str:
         """What the body calls the deployment; empty where it names none, or where that is no text."""
@@ -68,10 +68,10 @@ class SecretDoor:
         else:
             found = None
         if found is None:
-            raise errors.deployment_not_found() if self.is_azure else errors.invalid_model(model)
+            raise refusals.deployment_not_found() if self.is_azure else refusals.invalid_model(model)
         if kind == "transcription" and self.dialect == "preview" and not _transcribes(found):
             text = f"The deployment is pinned to the profile {found.profile}, which has no transcription sessions."
-            raise errors.operation_not_supported(text) if self.is_azure else errors.unsupported_dialect(text)
+            raise refusals.operation_not_supported(text) if self.is_azure else refusals.unsupported_dialect(text)
         return found
 
 

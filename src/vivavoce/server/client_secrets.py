@@ -41,7 +41,7 @@ from vivavoce.gateway.shared.base import Unavailable
 from vivavoce.server.handshake import Handshake
 from vivavoce.server.identity import Doorkeeper
 from vivavoce.server.metrics import Metrics
-from vivavoce.wire import errors, rest_errors
+from vivavoce.wire import errors, refusals, rest_errors
 from vivavoce.wire import server_events as se
 from vivavoce.wire.codec import Codec, codec_of
 from vivavoce.wire.faults import describe
@@ -95,7 +95,7 @@ class SecretsEndpoint:
         door = SECRET_DOORS[handshake.asked.path.rstrip("/")]
         try:
             body = await self._mint(handshake, door)
-        except errors.Refused as refused:
+        except refusals.Refused as refused:
             status, answer, headers = _refusal(refused, azure=door.is_azure)
             log.info("no client secret at %s: %d, %s", door.path, status, handshake.ids)
             if self._metrics is not None:
@@ -121,7 +121,7 @@ class SecretsEndpoint:
         if request.method != "POST":
             raise rest_errors.method_not_allowed(request.method, door.path)
         if door.is_azure and len(custom_headers(asked.headers)) > self._policy.max_custom_headers:
-            raise errors.too_many_headers(self._policy.max_custom_headers)
+            raise refusals.too_many_headers(self._policy.max_custom_headers)
         host = asked.header("host")
         named_account = self._policy.directory().account_of_host(host_label(host))
         principal = await self._identify(handshake, door, named_account)
@@ -202,10 +202,10 @@ class SecretsEndpoint:
         if who.why:
             log.info("a token is refused: %s, %s", who.why, handshake.ids)
         refused = nobody(who, self._policy.audience, azure=True)
-        assert isinstance(refused, errors.RefusedHandshake)
+        assert isinstance(refused, refusals.RefusedHandshake)
         if not door.is_azure:
             told = nobody(who, self._policy.audience, azure=False)
-            assert isinstance(told, errors.RefusedSession)
+            assert isinstance(told, refusals.RefusedSession)
             raise rest_errors.RefusedRequest(refused.status, told.error, refused.headers)
         raise refused
 
@@ -276,21 +276,21 @@ def _object(raw: bytes) -> dict[str, Any]:
     return body
 
 
-def _refusal(refused: errors.Refused, *, azure: bool) -> tuple[int, dict[str, object], dict[str, str]]:
+def _refusal(refused: refusals.Refused, *, azure: bool) -> tuple[int, dict[str, object], dict[str, str]]:
     """Status, body and headers of the answer."""
-    if isinstance(refused, errors.RefusedHandshake):
+    if isinstance(refused, refusals.RefusedHandshake):
         body: dict[str, object] = {"error": {"code": refused.code, "message": refused.message}}
         return refused.status, body, dict(refused.headers)
-    if isinstance(refused, errors.RefusedSession):
+    if isinstance(refused, refusals.RefusedSession):
         refused = rest_errors.RefusedRequest(_STATUS[refused.close_code], refused.error)
     assert isinstance(refused, rest_errors.RefusedRequest)
     return refused.status, refused.body(azure=azure), dict(refused.headers)
 
 
-def _code(refused: errors.Refused) -> str | None:
-    if isinstance(refused, errors.RefusedHandshake):
+def _code(refused: refusals.Refused) -> str | None:
+    if isinstance(refused, refusals.RefusedHandshake):
         return refused.code
-    assert isinstance(refused, errors.RefusedSession | rest_errors.RefusedRequest)
+    assert isinstance(refused, refusals.RefusedSession | rest_errors.RefusedRequest)
     return refused.error.code
 
 

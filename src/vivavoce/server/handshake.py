@@ -21,7 +21,7 @@ from multidict import CIMultiDict
 from vivavoce.gateway.admission import AZURE_PREFIX, UpgradeRequest, chosen_subprotocol, client_request_id
 from vivavoce.gateway.audit import Caller
 from vivavoce.wire.codec import MAX_FRAME_BYTES
-from vivavoce.wire.errors import RefusedHandshake, RefusedSession
+from vivavoce.wire.refusals import RefusedHandshake, RefusedSession
 
 CLOSE_TIMEOUT_S: Final = 2.0
 """Seconds that a client gets to answer a close frame."""

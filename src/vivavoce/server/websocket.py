@@ -36,11 +36,12 @@ from vivavoce.server.handshake import CLOSE_TIMEOUT_S, Handshake, Socket
 from vivavoce.server.identity import Doorkeeper
 from vivavoce.server.metrics import Metrics
 from vivavoce.server.outbox import CLOSE_S, SocketOutbox
-from vivavoce.wire import errors
+from vivavoce.wire import refusals
 from vivavoce.wire import server_events as se
 from vivavoce.wire.codec import Codec, codec_of
 from vivavoce.wire.dialects.profiles import session_seconds
-from vivavoce.wire.errors import ClientFault, RefusedHandshake, RefusedSession
+from vivavoce.wire.errors import ClientFault
+from vivavoce.wire.refusals import RefusedHandshake, RefusedSession
 from vivavoce.wire.session_config import SessionConfig
 
 log = logging.getLogger(__name__)
@@ -154,7 +155,7 @@ class RealtimeEndpoint:
         except RefusedHandshake as refused:
             log.info("refused %s: %d %s, %s", path, refused.status, refused.code, handshake.ids)
             self._count_refusal(refused.status)
-            if refused.status == _UNAUTHORIZED or refused.code == errors.WRONG_TENANT:
+            if refused.status == _UNAUTHORIZED or refused.code == refusals.WRONG_TENANT:
                 self._audit_refusal(handshake, who, refused.status, refused.code)
             return handshake.refuse(refused)
         except RefusedSession as refused:
@@ -175,9 +176,9 @@ class RealtimeEndpoint:
                 reasons=admission.grant is not None and self._engines(served).speaker.reasons,
             )
         except ClientFault as fault:
-            refused = errors.secret_does_not_fit(fault.message)
+            refused = refusals.secret_does_not_fit(fault.message)
             if handshake.is_azure:
-                raise errors.operation_not_supported(refused.error.message) from None
+                raise refusals.operation_not_supported(refused.error.message) from None
             raise refused from None
 
     async def _identify(self, handshake: Handshake, located: Located) -> Principal | Unknown:
@@ -198,8 +199,8 @@ class RealtimeEndpoint:
             denied = await answer if isinstance(answer, Awaitable) else answer
             if denied is not None:
                 if handshake.is_azure:
-                    raise errors.too_many_calls(denied.retry_after_s)
-                raise errors.too_many_calls_session(deployment.model, denied.retry_after_s)
+                    raise refusals.too_many_calls(denied.retry_after_s)
+                raise refusals.too_many_calls_session(deployment.model, denied.retry_after_s)
         try:
             room = await self._sessions.enter(handshake.id, deployment.label, deployment.max_sessions)
         except Unavailable:
@@ -428,7 +429,7 @@ class RealtimeEndpoint:
 
 
 def _busy(handshake: Handshake) -> RefusedHandshake | RefusedSession:
-    return errors.server_busy(_BUSY_RETRY_S) if handshake.is_azure else errors.server_busy_session()
+    return refusals.server_busy(_BUSY_RETRY_S) if handshake.is_azure else refusals.server_busy_session()
 
 
 class _Counted:

@@ -8,7 +8,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from types import MappingProxyType
 
-from vivavoce.wire.errors import SERVER_ERROR, ErrorBody, Refused, shown
+from vivavoce.wire.errors import SERVER_ERROR, ErrorBody, shown
+from vivavoce.wire.refusals import Refused
 
 
 class RefusedRequest(Refused):
