@@ -187,7 +187,7 @@ def test_faults_name_their_place(text: str, path: str, problem: str, tmp_path: P
 
 def test_an_unknown_name_without_a_near_one_lists_all(tmp_path: Path) -> None:
     known = (
-        "server, resource, account, audit, models, limits, counters, deployment, recipe, engine, store, "
+        "server, resource, account, audit, models, limits, capacity, counters, deployment, recipe, engine, store, "
         "management, subscription, identity, entra, issuer, development_issuer, role_assignment"
     )
     with pytest.raises(ConfigError, match=rf"^zzz: unknown table \(there are: {known}\)$"):
@@ -363,6 +363,7 @@ TABLES: dict[str, type[msgspec.Struct]] = {
     "`[audit]`": module.AuditSettings,
     "`[models]`": module.ModelsSettings,
     "`[limits]`": module.LimitSettings,
+    "`[[capacity]]`": module.CapacitySettings,
     "`[counters]`": module.CountersSettings,
     "`[management]`": module.ManagementSettings,
     "`[[subscription]]`": module.SubscriptionSettings,
@@ -410,6 +411,8 @@ def test_the_manual_names_every_option_with_its_default() -> None:
         "data",
         "id",
         "subscription",
+        "sku",
+        "units",
         "resource_group",
         "location",
         "tenant",

@@ -187,7 +187,8 @@ def test_an_engine_of_a_recipe_is_used(tmp_path: Path) -> None:
         ("[[deployment]]\nname = 'd'\n[[deployment]]\nname = 'D'\naccount = 'vivavoce'", "deployment[1].name",
          "'D' is already the name of deployment[0]"),
         ("[[deployment]]\nname = 'd'\nsku = 'Free'", "deployment[0].sku",
-         "'Free' is not one of Standard, GlobalStandard, DataZoneStandard"),
+         "'Free' is not one of Standard, GlobalStandard, DataZoneStandard, ProvisionedManaged, "
+         "GlobalProvisionedManaged, DataZoneProvisionedManaged"),
         ("recipe = 1", "recipe", "expected a table, [recipe]"),
         ("[recipe]\nr = 1", "recipe.r", "expected a table, [recipe.r]"),
         ("[recipe.'a b']\nmodels = ['*']", "recipe.a b",
@@ -196,8 +197,9 @@ def test_an_engine_of_a_recipe_is_used(tmp_path: Path) -> None:
         ("[recipe.r]\nmodels = []", "recipe.r.models", "name at least one model, or '*' for all"),
         ("[recipe.r]\nmodels = ['']", "recipe.r.models[0]", "expected str of length >= 1"),
         ("[recipe.r]\nmodels = ['*']\nname = 'x'", "recipe.r.name", "unknown option (there are: profile, "
-         "conversation_created, strict, instructions, heard_text, speculate, vad, transcriber, end_of_turn, "
-         "language_model, synthesizer, speech_model, models)"),
+         "conversation_created, strict, instructions, heard_text, connections_per_minute, max_sessions, "
+         "context_window, max_output, speculate, vad, transcriber, end_of_turn, language_model, "
+         "synthesizer, speech_model, models)"),
         ("[recipe.r]\nmodels = ['*']\nprofile = 'ga'", "recipe.r.profile",
          "'ga' is not one of azure-2024-10-01, azure-2024-12-17, azure-2025-04, openai-ga, azure-ga"),
         ("[recipe.r]\nmodels = ['*']\nspeech_model = 'x'\nlanguage_model = 'y'", "recipe.r.language_model",

@@ -8,7 +8,7 @@ from dataclasses import replace
 from datetime import UTC, date, datetime
 from typing import Any, Final
 
-from vivavoce.config import LimitSettings, Secret, SubscriptionSettings
+from vivavoce.config import CapacitySettings, LimitSettings, Secret, SubscriptionSettings
 from vivavoce.gateway.arm.accounts import Accounts
 from vivavoce.gateway.arm.call import Answer, Request
 from vivavoce.gateway.arm.deployments import DeploymentOperations, State
@@ -399,7 +399,9 @@ def directory() -> Directory:
 class Api:
     """The management API, asked as somebody."""
 
-    def __init__(self, *, page: int = 100, per_account: int = 3, per_region: int = 4) -> None:
+    def __init__(
+        self, *, page: int = 100, per_account: int = 3, per_region: int = 4, capacity: int | None = None
+    ) -> None:
         self.store = FakeStore(directory())
         self.states: dict[str, State] = {}
         self.recipes: dict[str, str] = {
@@ -415,6 +417,9 @@ class Api:
                 deployments_per_account=per_account, accounts_per_region=per_region, ptus_per_region=200
             ),
             day=NOW.date,
+            capacities=()
+            if capacity is None
+            else (CapacitySettings(location="East US 2", sku="ProvisionedManaged", units=capacity),),
         )
         offers = Offers(rules)
         deployments = DeploymentOperations(

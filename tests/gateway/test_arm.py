@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from typing import Any
+from urllib.parse import parse_qsl, urlsplit
 
 import pytest
 from arm_fakes import (
@@ -35,6 +36,7 @@ from vivavoce.gateway.store.base import Actor, StoreUnavailable, Usage
 
 TELLER = f"{BANK}/deployments/teller"
 ROLES = "providers/Microsoft.Authorization"
+OF_MINI = {"modelFormat": "OpenAI", "modelName": MINI, "modelVersion": "2024-07-18"}
 LOCATION = f"{SUB}/providers/Microsoft.CognitiveServices/locations/eastus2"
 
 
@@ -375,6 +377,56 @@ async def test_ptu_come_in_steps_and_are_shown_without_rates(api: Api) -> None:
     more = await api.ask("PUT", f"{BANK}/deployments/other", ptu(75))
     assert refusal(more) == (400, "InsufficientQuota", "sku.capacity")
     assert (await api.ask("PUT", f"{SWEDEN}/deployments/other", ptu(75))).status == 201
+
+
+async def test_capacity_may_be_gone_although_there_is_quota() -> None:
+    """A region's capacity is one for all subscriptions; each of them has its own quota (200)."""
+    api = Api(capacity=150)
+
+    def ptu(capacity: int) -> dict[str, Any]:
+        return wanted(MINI, "2024-07-18", sku="ProvisionedManaged", capacity=capacity)
+
+    async def left() -> dict[str, int]:
+        answer = await api.ask("GET", f"{LOCATION}/modelCapacities", query=OF_MINI)
+        assert answer.status == 200, answer.body
+        return {
+            one["properties"]["skuName"]: one["properties"]["availableCapacity"] for one in answer.body["value"]
+        }
+
+    other = f"{TUNING}/deployments/other"
+    assert await left() == {"ProvisionedManaged": 150}
+    assert (await api.ask("PUT", other, ptu(100))).status == 201
+    assert await left() == {"ProvisionedManaged": 50}
+    refused = await api.ask("PUT", TELLER, ptu(75))
+    assert refusal(refused) == (409, "InsufficientResourcesAvailable", "sku.capacity")
+    assert "75 more units of 'ProvisionedManaged': 50 are available" in refused.body["error"]["message"]
+    assert refusal(await api.ask("PUT", TELLER, ptu(225)))[:2] == (400, "InsufficientQuota"), "quota comes first"
+    assert (await api.ask("PUT", TELLER, ptu(50))).status == 201
+    # What it has it keeps, and may give back; more it cannot have.
+    assert (await api.ask("PATCH", TELLER, {"tags": {"a": "b"}})).status == 200
+    grow = {"sku": {"name": "ProvisionedManaged", "capacity": 75}}
+    assert refusal(await api.ask("PATCH", TELLER, grow))[1] == "InsufficientResourcesAvailable"
+    assert (await api.ask("PUT", f"{SWEDEN}/deployments/x", ptu(175))).status == 201, "another region"
+    assert (await api.ask("DELETE", other)).status == 200
+    assert (await api.ask("PATCH", TELLER, grow)).status == 200
+    assert await left() == {"ProvisionedManaged": 75}
+
+
+async def test_capacities_of_all_regions_come_in_pages() -> None:
+    api = Api(page=1, capacity=40)
+    path = f"{SUB}/providers/Microsoft.CognitiveServices/modelCapacities"
+    query: dict[str, str] | None = OF_MINI
+    found = []
+    while query is not None:
+        body = (await api.ask("GET", path, query=query)).body
+        found += [(one["location"], one["properties"]["skuName"]) for one in body["value"]]
+        query = dict(parse_qsl(urlsplit(body["nextLink"]).query)) if "nextLink" in body else None
+    assert found == [
+        ("eastus2", "ProvisionedManaged"),
+        ("swedencentral", "ProvisionedManaged"),
+        ("swedencentral", "Standard"),
+    ]
+    assert refusal(await api.ask("GET", path)) == (400, "MissingParameter", "modelName")
 
 
 async def test_spillover_goes_to_a_standard_deployment_of_the_account(api: Api) -> None:

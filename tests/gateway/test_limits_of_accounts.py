@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime as dt
 import re
 from collections.abc import Callable, Iterable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -250,3 +251,45 @@ def test_faults_of_the_configuration(load: Callable[[str, str], Config], text: s
     with pytest.raises(ConfigError) as caught:
         catalogue_of(load(text, own))
     assert re.search(said, str(caught.value))
+
+
+def test_units_that_a_region_has_left(tmp_path: Path) -> None:
+    """What is declared counts as well; it may even be more than there is."""
+    path = tmp_path / "c.toml"
+    path.write_text('[[capacity]]\nlocation = "East US 2"\nsku = "ProvisionedManaged"\nunits = 100\n')
+    found = Rules.of(load_config(path, environ={}))
+    other = account("other", subscription="o")
+
+    def left(
+        *deployments: DeploymentRecord, sku: str = "ProvisionedManaged", location: str = "eastus2"
+    ) -> int | None:
+        return found.units_left(sku, location, directory(deployments, other))
+
+    mine = deployment("one", sku="ProvisionedManaged", capacity=60)
+    theirs = deployment("two", sku="ProvisionedManaged", capacity=30, of=other)
+    assert left() == 100
+    assert left(mine, theirs, deployment("standard", capacity=5)) == 10
+    assert left(mine, replace(theirs, declared=True, sku=Sku("ProvisionedManaged", 90))) == 0
+    assert left(mine, sku="GlobalProvisionedManaged") is None
+    assert left(mine, location="westus") is None
+    assert Rules.of(load_config(None, environ={})).units_left("ProvisionedManaged", "eastus2", directory()) is None
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ('sku = "ProvisionedManaged"\nunits = 1', "capacity[0].location"),
+        ('location = "x"\nsku = "Standard"\nunits = 1', "capacity[0].sku"),
+        ('location = "x"\nsku = "ProvisionedManaged"\nunits = -1', "capacity[0].units"),
+        (
+            'location = "x y"\nsku = "ProvisionedManaged"\nunits = 1\n[[capacity]]\nlocation = "XY"\n'
+            'sku = "ProvisionedManaged"\nunits = 2',
+            "capacity[1]: capacity[0] already says what 'XY' has of ProvisionedManaged",
+        ),
+    ],
+)
+def test_a_capacity_that_means_nothing_is_refused(tmp_path: Path, text: str, told: str) -> None:
+    path = tmp_path / "c.toml"
+    path.write_text(f"[[capacity]]\n{text}\n")
+    with pytest.raises(ConfigError, match=re.escape(told)):
+        load_config(path, environ={})

@@ -16,7 +16,7 @@ from vivavoce.config.audit import AuditSettings
 from vivavoce.config.counters import CountersSettings
 from vivavoce.config.data import kept_secret, open_data_folder, private_file
 from vivavoce.config.identity import NO_GUID
-from vivavoce.config.limits import LimitSettings
+from vivavoce.config.limits import CapacitySettings, LimitSettings
 from vivavoce.config.loading import environment_key, load_config
 from vivavoce.config.models import LifecyclePolicy, ModelsSettings
 from vivavoce.config.tables import (
@@ -53,6 +53,7 @@ __all__ = [
     "PROVISIONED",
     "AccountSettings",
     "AuditSettings",
+    "CapacitySettings",
     "Config",
     "ConfigError",
     "CountersSettings",

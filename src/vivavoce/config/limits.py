@@ -1,10 +1,17 @@
-"""``[limits]``."""
+"""``[limits]`` and ``[[capacity]]``."""
 
 from __future__ import annotations
 
-from typing import Annotated
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal, TypeAlias
 
 import msgspec
+
+from vivavoce.config.convert import convert, tables_of
+from vivavoce.config.values import ConfigError
+
+ProvisionedSku: TypeAlias = Literal["ProvisionedManaged", "GlobalProvisionedManaged", "DataZoneProvisionedManaged"]
+"""What is bought as throughput."""
 
 _None_or_more = Annotated[int, msgspec.Meta(ge=0)]
 
@@ -23,3 +30,27 @@ class LimitSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     """Quota of a subscription in a region, for each provisioned sku and whatever the model; None: no quota."""
     government_quota: bool = True
     """A subscription gets no more tokens per minute of a model in a government region than the catalogue says."""
+
+
+class CapacitySettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """``[[capacity]]``: what a region has, for all subscriptions together and whatever their quota (protocol
+    section 9.1)."""
+
+    location: Annotated[str, msgspec.Meta(min_length=1)]
+    sku: ProvisionedSku
+    units: _None_or_more
+    """PTU that all deployments of the sku have together."""
+
+
+def read_capacities(table: Mapping[str, Any]) -> tuple[CapacitySettings, ...]:
+    """Raises :class:`ConfigError`."""
+    found: dict[tuple[str, str], str] = {}
+    capacities = []
+    for index, entry in enumerate(tables_of(table, "capacity")):
+        path = f"capacity[{index}]"
+        one = convert(entry, CapacitySettings, path)
+        other = found.setdefault((one.location.replace(" ", "").lower(), one.sku), path)
+        if other != path:
+            raise ConfigError(path, f"{other} already says what '{one.location}' has of {one.sku}")
+        capacities.append(one)
+    return tuple(capacities)

@@ -14,7 +14,7 @@ from vivavoce.config.counters import read_counters
 from vivavoce.config.engines import read_deployments, read_engines, read_recipes
 from vivavoce.config.identity import TABLES as IDENTITY_TABLES
 from vivavoce.config.identity import read_identity
-from vivavoce.config.limits import LimitSettings
+from vivavoce.config.limits import LimitSettings, read_capacities
 from vivavoce.config.management import MANAGEMENT_TABLES, read_management, read_subscriptions
 from vivavoce.config.models import read_models
 from vivavoce.config.resource import check_account, read_accounts, read_store
@@ -30,7 +30,7 @@ from vivavoce.config.toml_file import read_toml
 from vivavoce.config.values import ConfigError, Secret
 
 _TABLES: Final = (
-    *("server", "resource", "account", "audit", "models", "limits", "counters"),
+    *("server", "resource", "account", "audit", "models", "limits", "capacity", "counters"),
     *("deployment", "recipe", "engine", "store"),
     *MANAGEMENT_TABLES,
     *IDENTITY_TABLES,
@@ -73,6 +73,7 @@ def load_config(path: Path | None, *, environ: Mapping[str, str], overrides: Ove
         models=models,
         own_models=own_models,
         limits=convert(table_of(table, "limits"), LimitSettings, "limits"),
+        capacities=read_capacities(table),
         deployments=read_deployments(table, (resource.name, *(one.name for one in accounts))),
         recipes=read_recipes(table),
         management=management,

@@ -12,7 +12,7 @@ import msgspec
 from vivavoce.config.audit import AuditSettings
 from vivavoce.config.counters import CountersSettings
 from vivavoce.config.identity import NO_GUID, Identity
-from vivavoce.config.limits import LimitSettings
+from vivavoce.config.limits import CapacitySettings, LimitSettings, ProvisionedSku
 from vivavoce.config.models import ModelsSettings
 from vivavoce.config.values import ConfigError, Count, HiddenValues, Secret, Text
 
@@ -23,7 +23,7 @@ ENGINE_KINDS: Final[tuple[EngineKind, ...]] = get_args(EngineKind)
 
 Tokenizer: TypeAlias = Literal["estimate", "o200k"]
 LogLevel: TypeAlias = Literal["debug", "info", "warning", "error"]
-PROVISIONED: Final = ("ProvisionedManaged", "GlobalProvisionedManaged", "DataZoneProvisionedManaged")
+PROVISIONED: Final[tuple[str, ...]] = get_args(ProvisionedSku)
 """What is bought as throughput."""
 DeploymentSku: TypeAlias = Literal[
     "Standard",
@@ -240,6 +240,7 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
     own_models: Mapping[str, Any] = msgspec.field(default_factory=dict)
     """What the file ``models.catalogue`` holds."""
     limits: LimitSettings = LimitSettings()
+    capacities: tuple[CapacitySettings, ...] = ()
     management: ManagementSettings = ManagementSettings()
     subscriptions: tuple[SubscriptionSettings, ...] = ()
     counters: CountersSettings = CountersSettings()

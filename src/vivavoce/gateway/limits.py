@@ -15,7 +15,7 @@ import datetime as dt
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
-from vivavoce.config import Config, ConfigError, LimitSettings, ModelsSettings
+from vivavoce.config import CapacitySettings, Config, ConfigError, LimitSettings, ModelsSettings
 from vivavoce.gateway.models.catalogue import (
     PROVISIONED_SKUS,
     STANDARD_SKUS,
@@ -60,11 +60,12 @@ class Rules:
     models: ModelsSettings = field(default_factory=ModelsSettings)
     limits: LimitSettings = field(default_factory=LimitSettings)
     day: Callable[[], dt.date] = today
+    capacities: tuple[CapacitySettings, ...] = ()
 
     @classmethod
     def of(cls, config: Config, day: Callable[[], dt.date] = today) -> Rules:
         """Those of a configuration. Raises :class:`ConfigError`."""
-        return cls(catalogue_of(config), config.models, config.limits, day)
+        return cls(catalogue_of(config), config.models, config.limits, day, config.capacities)
 
     def default_version(self, model: str, model_format: str = "OpenAI") -> str | None:
         """What a deployment gets that names no version; None for a model that the catalogue does not know."""
@@ -98,6 +99,22 @@ class Rules:
             or self._numbers(record, directory)
             or self._government(record, account, directory)
         )
+
+    def units_left(self, sku: str, location: str, directory: Directory) -> int | None:
+        """What a region still has of a provisioned sku, for whoever comes first: PTU, never below 0. None: as many
+        as anybody likes. What is declared runs there too, so it counts."""
+        region = plain_region(location)
+        for one in self.capacities:
+            if one.sku == sku and plain_region(one.location) == region:
+                used = sum(
+                    record.sku.capacity
+                    for account in directory.accounts
+                    if plain_region(account.location) == region
+                    for record in directory.deployments(account.id)
+                    if record.sku.name == sku
+                )
+                return max(0, one.units - used)
+        return None
 
     def has_ended(self, record: DeploymentRecord) -> bool:
         """Its version is retired, and it will get no other: sessions are refused (``errors.model_retired``). What

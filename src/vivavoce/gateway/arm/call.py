@@ -22,6 +22,8 @@ from vivavoce.gateway.store.base import Actor
 PAGE: Final = 100
 """Things on one page of a list."""
 
+_SELECTING: Final = ("$filter", "modelFormat", "modelName", "modelVersion")
+"""Parameters that say what a list is of."""
 _ETAG: Final = re.compile(r'\*|(?:W/)?"[^"]*"')
 
 _NO_DETAILS: Final = audit.Details()
@@ -154,11 +156,12 @@ class Call:
         return Answer(200, body)
 
     def link(self, path: str, more: Mapping[str, str] | None = None) -> str:
-        """An address here, with the same ``api-version``; a ``$filter`` of the request goes along."""
+        """An address here, with the same ``api-version``; what the request's list is of goes along."""
         query = {"api-version": self.api_version}
-        given = self.request.parameter("$filter")
-        if given is not None:
-            query["$filter"] = given
+        for name in _SELECTING:
+            given = self.request.parameter(name)
+            if given is not None:
+                query[name] = given
         return f"{self.request.base}{path}?{urlencode(query | dict(more or {}), safe='$')}"
 
 

@@ -8,7 +8,8 @@ Laws
 2. ``provisioningState`` is true: ``Succeeded`` means that a client may connect now, ``Creating`` that its engines
    are not ready, ``Disabled`` that its version has ended, ``Failed`` that nothing here does its work any more.
 3. Quota is looked at by the store while nobody else can change anything, so that two requests cannot both have the
-   last of it. What the configuration declares is its operator's own and takes none.
+   last of it. What the configuration declares is its operator's own and takes none. So is capacity, which is of the
+   region and for all subscriptions; there what is declared counts.
 4. A fine-tuned model of another account needs the right to deploy at both, by a token of each tenant.
 """
 
@@ -214,13 +215,29 @@ class DeploymentOperations:
         there = directory.deployment(account.id, record.name)
         if there is None or (there.model, there.sku) != (record.model, record.sku):
             self._check_rules(directory, record)
-        if sku.limit is None:
-            return
-        used = self.used(directory, account.subscription, account.location).get(sku.usage, 0)
         own = 0 if there is None or self.usage_of(account, there) != sku.usage else there.sku.capacity
         more = record.sku.capacity - own
-        if more > 0 and used + more > sku.limit:
-            raise errors.insufficient_quota(sku.title, more, used, sku.limit)
+        if more <= 0:
+            return
+        if sku.limit is not None:
+            used = self.used(directory, account.subscription, account.location).get(sku.usage, 0)
+            if used + more > sku.limit:
+                raise errors.insufficient_quota(sku.title, more, used, sku.limit)
+        left = self._rules.units_left(sku.name, account.location, directory)
+        if left is not None and more > left:
+            raise errors.no_capacity(sku.name, account.location, more, left)
+
+    def available(self, directory: Directory, subscription: str, location: str, sku: OfferedSku) -> int:
+        """The largest deployment that a subscription could make now: what is left of its quota, and of the
+        region's capacity."""
+        bounds = [MAX_CAPACITY]
+        if sku.limit is not None:
+            bounds.append(sku.limit - self.used(directory, subscription, location).get(sku.usage, 0))
+        if is_provisioned(sku.name):
+            bounds.append(self._rules.limits.ptus_per_deployment)
+            left = self._rules.units_left(sku.name, location, directory)
+            bounds += [] if left is None else [left]
+        return max(0, min(bounds))
 
     def _check_rules(self, directory: Directory, record: DeploymentRecord) -> None:
         """Whether the service would deploy it. Raises ArmError."""

@@ -236,6 +236,10 @@ def invalid_filter(given: str, problem: str) -> ArmError:
     return ArmError(400, "UnsupportedQuery", text, target="$filter")
 
 
+def missing_parameter(name: str) -> ArmError:
+    return ArmError(400, "MissingParameter", f"The query parameter '{name}' is required.", target=name)
+
+
 def invalid_skip_token() -> ArmError:
     text = "The $skipToken is not one of a nextLink of this list."
     return ArmError(400, "InvalidSkipToken", text, target="$skipToken")
@@ -350,6 +354,16 @@ def insufficient_quota(quota: str, more: int, used: int, limit: int) -> ArmError
         f"quota {quota}."
     )
     return ArmError(400, "InsufficientQuota", text, target="sku.capacity")
+
+
+def no_capacity(sku: str, location: str, more: int, left: int) -> ArmError:
+    """Not 503, which the service's own clients ask again for minutes: nothing is free until somebody deletes."""
+    text = (
+        f"The region '{location}' is currently out of the resources required to provision {more} more units of "
+        f"'{sku}': {left} are available. Quota does not guarantee capacity. Try another region, another sku or a "
+        "smaller capacity."
+    )
+    return ArmError(409, "InsufficientResourcesAvailable", text, target="sku.capacity")
 
 
 def too_many(what: str, limit: int, target: str) -> ArmError:

@@ -11,11 +11,11 @@ from vivavoce.gateway.arm.accounts import KIND, SKU, account_of, known_location
 from vivavoce.gateway.arm.bodies import time_text
 from vivavoce.gateway.arm.call import PAGE, Answer, Call, Operation
 from vivavoce.gateway.arm.deployments import DeploymentOperations, capacity
-from vivavoce.gateway.arm.offers import Offered, OfferedSku, Offers
+from vivavoce.gateway.arm.offers import Offered, OfferedSku, Offers, region_of
 from vivavoce.gateway.arm.places import Subscription
 from vivavoce.gateway.arm.routes import ROUTES
 from vivavoce.gateway.limits import Rules
-from vivavoce.gateway.resource import PROVIDER, id_key, same_id
+from vivavoce.gateway.resource import PROVIDER, Model, id_key, same_id
 from vivavoce.gateway.store.base import Store
 
 ACCOUNT_READ: Final = f"{PROVIDER}/accounts/read"
@@ -45,6 +45,8 @@ class Lists:
         self.operations: Mapping[str, Operation] = {
             "Accounts_ListModels": self._account_models,
             "Models_List": self._location_models,
+            "LocationBasedModelCapacities_List": self._location_capacities,
+            "ModelCapacities_List": self._capacities,
             "Accounts_ListUsages": self._account_usages,
             "Usages_List": self._location_usages,
             "Accounts_ListSkus": self._account_skus,
@@ -91,6 +93,42 @@ class Lists:
         if name is None:
             raise errors.location_not_available(given, self._offers.regions)
         return name
+
+    # ------------------------------------------------------------------------------------------------- capacities
+
+    async def _location_capacities(self, call: Call) -> Answer:
+        return self._capacities_in(call, [self._location(call)])
+
+    async def _capacities(self, call: Call) -> Answer:
+        """Of the service's regions, and of those that the subscription's accounts are in."""
+        own = (
+            one.location for one in call.directory.accounts if same_id(one.subscription, call.place.subscription)
+        )
+        regions = {region_of(name): name for name in (*own, *self._offers.regions)}
+        return self._capacities_in(call, list(regions.values()))
+
+    def _capacities_in(self, call: Call, locations: list[str]) -> Answer:
+        model = Model(*(_parameter(call, name) for name in ("modelName", "modelVersion", "modelFormat")))
+        place = f"/subscriptions/{call.place.subscription}/providers/{PROVIDER}/locations"
+        shown: list[dict[str, Any]] = []
+        for location in locations:
+            for sku in self._offers.offered(model, location).skus:
+                name = f"{model.format}.{model.name}.{model.version}.{sku.name}"
+                units = self._deployments.available(call.directory, call.place.subscription, location, sku)
+                shown.append(
+                    {
+                        "id": f"{place}/{location}/modelCapacities/{name}",
+                        "type": f"{PROVIDER}/locations/modelCapacities",
+                        "name": name,
+                        "location": location,
+                        "properties": {
+                            "model": {"format": model.format, "name": model.name, "version": model.version},
+                            "skuName": sku.name,
+                            "availableCapacity": units,
+                        },
+                    }
+                )
+        return call.page(shown, lambda one: str(one["id"]), lambda one: one, self._page)
 
     # --------------------------------------------------------------------------------------------- quota and usage
 
@@ -207,6 +245,13 @@ class Lists:
         if name is None:
             raise errors.resource_group_not_found(call.place.group)
         return Answer(200, _group(subscription, name, call))
+
+
+def _parameter(call: Call, name: str) -> str:
+    value = call.request.parameter(name)
+    if not value:
+        raise errors.missing_parameter(name)
+    return value
 
 
 def _model_key(one: Offered) -> str:

@@ -253,6 +253,21 @@ ROUTES: Final[tuple[Route, ...]] = (
         "Quota of the subscription in a region, and how much of it is given to deployments.",
     ),
     Route(
+        "LocationBasedModelCapacities_List",
+        "GET",
+        f"{_LOCATION}/modelCapacities",
+        f"{PROVIDER}/locations/modelCapacities/read",
+        "The largest deployment of a model that is possible now in a region, for each sku: what is left of quota "
+        "and capacity. `modelFormat`, `modelName` and `modelVersion` say which.",
+    ),
+    Route(
+        "ModelCapacities_List",
+        "GET",
+        f"{_SUB}/providers/{PROVIDER}/modelCapacities",
+        f"{PROVIDER}/modelCapacities/read",
+        "The same for all regions.",
+    ),
+    Route(
         "ResourceSkus_List",
         "GET",
         f"{_SUB}/providers/{PROVIDER}/skus",
