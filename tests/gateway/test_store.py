@@ -15,6 +15,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Final
 
+import msgspec
 import pytest
 import pytest_asyncio
 from postgres_server import Postgres
@@ -308,6 +309,20 @@ async def test_keys_of_a_declared_account_are_those_of_the_file(store: Store) ->
         await store.keys(SHOP)
 
 
+async def test_an_account_that_is_declared_later_is_opened_by_the_keys_of_the_file_alone(url: URL) -> None:
+    async with opened(url) as store:
+        await store.put_account(account(), by=ANN)
+        before = await store.keys(SHOP)
+    shop = AccountSettings(
+        name="shop", subscription="s", resource_group="g", location="eastus2", tenant="t", keys=(Secret("k2"),)
+    )
+    async with opened(url, Declared(msgspec.structs.replace(CONFIG, more_accounts=(shop,)))) as store:
+        assert await store.keys(SHOP) == {"key1": Secret("k2")}
+        assert [key.digest for key in store.current.keys(SHOP)] == [key_digest("k2")]
+    async with opened(url) as store:
+        assert await store.keys(SHOP) == before
+
+
 async def test_a_new_key_takes_the_place_of_the_old_one(store: Store) -> None:
     await store.put_account(account(), by=ANN)
     before = await store.keys(SHOP)
@@ -403,6 +418,13 @@ async def test_a_role_assignment_is_made_once(store: Store) -> None:
     with pytest.raises(Conflict, match="already exists"):
         await store.put_role_assignment(assignment(2, principal="P"), by=ANN)
     await store.put_role_assignment(assignment(2, principal="q"), by=ANN)
+    # Of another issuer than Entra they are two.
+    for number, subject in ((3, "idp:bob"), (4, "idp:Bob")):
+        await store.put_role_assignment(assignment(number, principal=subject), by=ANN)
+    await store.delete_role_assignment(assignment(3).id)
+    with pytest.raises(Conflict, match="cannot be changed"):
+        await store.put_role_assignment(assignment(4, principal="idp:bob"), by=ANN)
+    await store.delete_role_assignment(assignment(4).id)
     await store.delete_role_assignment(first.id.upper())
     assert [one.principal_id for one in store.current.assignments] == ["q"]
     with pytest.raises(NotFound):
@@ -630,6 +652,32 @@ async def test_the_database_may_be_away_for_a_while(
             await other.put_deployment(deployment("late"), by=ANN)
         await late.wait()
         assert store.current.deployment(VOICE, "late") is not None
+        watching.cancel()
+        logger.removeHandler(told)
+
+
+async def test_whoever_watches_goes_on_whatever_comes(url: URL, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Somebody brings back an older copy of the database, table by table."""
+    monkeypatch.setattr("vivavoce.gateway.store.sql._LOOK_S", 0.01)
+    told = Told()
+    async with asyncio.timeout(PATIENCE_S), opened(url) as store, opened(url) as other:
+        logger = logging.getLogger("vivavoce.gateway.store.sql")
+        monkeypatch.setattr(logger, "level", logging.INFO)
+        logger.addHandler(told)
+        watching = asyncio.create_task(store.watch())
+        engine = make_engine(url)
+        said = []
+        for statement in ("ALTER TABLE state RENAME TO away", "ALTER TABLE away RENAME TO state"):
+            with engine.begin() as connection:
+                connection.exec_driver_sql(statement)
+            said.append(await told.lines.get())
+        engine.dispose()
+        assert said[0].endswith("what was read last still counts")
+        assert said[1] == "store: the database answers again"
+        late = asyncio.Event()
+        store.follow(lambda directory: late.set())
+        await other.put_deployment(deployment("late"), by=ANN)
+        await late.wait()
         watching.cancel()
         logger.removeHandler(told)
 

@@ -26,13 +26,17 @@ _SYSTEM_DATA: Final = SystemData.__slots__
 def read_directory(connection: Connection, declared: Declared, revision: int) -> Directory:
     """All that is there, within a transaction that sees one moment."""
     accounts = [_account(row) for row in connection.execute(select(ACCOUNTS).order_by(*_age(ACCOUNTS)))]
-    ids = {id_key(account.id): account.id for account in (*declared.accounts, *accounts)}
+    ids = {id_key(account.id): account.id for account in accounts}
+    for account in declared.accounts:
+        # It may have been made here before the file declared it: what opens it now is in the file.
+        ids.pop(id_key(account.id), None)
     keys = connection.execute(select(KEYS).order_by(KEYS.c.account, KEYS.c.slot))
     return declared.directory(
         accounts=accounts,
         keys=[
             AccountKey(account=ids[row.account], slot=row.slot, digest=row.digest, generation=row.generation)
             for row in keys
+            if row.account in ids
         ],
         deployments=map(_deployment, connection.execute(select(DEPLOYMENTS).order_by(*_age(DEPLOYMENTS)))),
         assignments=map(_assignment, connection.execute(select(ASSIGNMENTS).order_by(*_age(ASSIGNMENTS)))),

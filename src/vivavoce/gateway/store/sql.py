@@ -154,9 +154,11 @@ class SqlStore:
             await asyncio.sleep(_LOOK_S)
             try:
                 await self.directory()
-            except StoreUnavailable as error:
+            except Exception as error:
+                # A bug too: who looks no more serves what is long gone.
                 if answers:
-                    logger.warning("store: %s; what was read last still counts", error)
+                    what = error if isinstance(error, StoreUnavailable) else f"it cannot be read: {_kind(error)}"
+                    logger.warning("store: %s; what was read last still counts", what)
                 answers = False
             else:
                 if not answers:
@@ -530,7 +532,9 @@ def _etag(revision: int) -> str:
 
 
 def _grants(assignment: RoleAssignment) -> tuple[str, str, str]:
-    return id_key(assignment.scope), assignment.role, assignment.principal_id.lower()
+    """Subjects of other issuers than Entra, ``NAME:SUBJECT``, may differ by case alone."""
+    holder = assignment.principal_id
+    return id_key(assignment.scope), assignment.role, holder if ":" in holder else holder.lower()
 
 
 # ---------------------------------------------------------------------------------------------------------- rows
