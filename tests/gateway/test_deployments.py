@@ -617,6 +617,33 @@ async def test_what_is_served_follows_the_directory(
     assert caplog.messages == []
 
 
+async def test_two_accounts_of_one_subdomain_keep_what_is_theirs(bench: Bench, tmp_path: Path) -> None:
+    """One was made, and then the file declares another."""
+    config = configured(ACCOUNTS, tmp_path)
+    declared = Declared(config)
+    bank = declared.accounts[1]
+    older = replace(bank, name="older", declared=False)
+    directory = declared.directory(
+        accounts=[older], deployments=[stored(bank.id, "new"), stored(older.id, "new", model=Model("m", "2"))]
+    )
+    async with open_deployments(config, bench, directory=directory) as served:
+        for _ in range(2):
+            for one, version in ((bank, "1"), (older, "2")):
+                found = served.catalogue(one.id).by_name("new")
+                assert found is not None
+                assert (found.version, served[found.label].deployment) == (version, found)
+            served.follow(directory)
+
+
+async def test_a_bug_leaves_what_is_served(bench: Bench, tmp_path: Path) -> None:
+    config = configured(ACCOUNTS, tmp_path)
+    declared = Declared(config)
+    async with open_deployments(config, bench) as served:
+        with pytest.raises(AttributeError):
+            served.follow(declared.directory(deployments=[stored(declared.accounts[0].id, "x", model=None)]))
+        assert [one.deployment.label for one in served] == ["gpt", "front/gpt"]
+
+
 async def test_what_nothing_here_does_is_not_served_and_told_once(
     bench: Bench, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:

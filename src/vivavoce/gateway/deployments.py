@@ -474,14 +474,19 @@ class Deployments:
         """Serve what the directory has, and nothing else. What has not changed stays the same object."""
         assert self._serve is not None
         before, known = self._served, self._records
-        self._served, self._records, self._catalogues = {}, {}, {}
+        now: dict[str, Served] = {}
+        records: dict[str, DeploymentRecord] = {}
         for account in directory.accounts:
             for record in directory.deployments(account.id):
                 label = record.name if account is directory.accounts[0] else f"{account.subdomain}/{record.name}"
+                if label in records:
+                    # An account that was made before another was declared with its subdomain.
+                    label = record.id
                 served = before.get(label) if known.get(label) == record else self._served_by(record, label)
-                self._records[label] = record
+                records[label] = record
                 if served is not None:
-                    self._served[label] = served
+                    now[label] = served
+        self._served, self._records, self._catalogues = now, records, {}
 
     def _served_by(self, record: DeploymentRecord, label: str) -> Served | None:
         assert self._serve is not None
