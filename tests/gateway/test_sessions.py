@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from vivavoce.gateway.sessions import TTL_S, SessionDirectory
+from vivavoce.gateway.shared.base import Unavailable
 from vivavoce.gateway.shared.memory import MemoryState
 
 
@@ -48,3 +49,22 @@ async def test_a_session_is_there_as_long_as_its_process_says_so() -> None:
     await dead.leave("s2")
     await dead.renew()
     assert await dead.count("a") == 1
+
+
+async def test_one_that_ends_while_it_is_renewed_ends_nothing_else() -> None:
+    class Slow(MemoryState):
+        """The session leaves while it is renewed, and then nothing can be reached."""
+
+        async def join(self, group: str, member: str, ttl_s: float, limit: int | None = None) -> bool:
+            joined = await super().join(group, member, ttl_s, limit)
+            await sessions.leave(member)
+            return joined
+
+        async def leave(self, group: str, member: str) -> None:
+            raise Unavailable
+
+    shared = Slow(Clock())
+    sessions = SessionDirectory(shared)
+    await sessions.enter("s1", "a", None)
+    await sessions.renew()
+    assert sessions._here == {}

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Awaitable, Iterable
 from datetime import UTC, datetime, timedelta
 
@@ -78,6 +79,29 @@ async def test_what_cannot_be_written_is_kept_and_added_to(store: Kept) -> None:
     store.away = False
     await ledger.flush()
     assert store.told == [[usage("a", 2, (21, 4300))]]
+
+
+async def test_nothing_is_lost_or_ended_by_a_bug(store: Kept, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("vivavoce.gateway.usage.FLUSH_S", 0)
+    ledger = UsageLedger(store, lambda: HOUR)
+    ledger.admitted("a", Settled())
+    fine = store.record_usage
+    written = asyncio.Event()
+
+    async def broken(usages: Iterable[Usage]) -> None:
+        monkeypatch.setattr(store, "record_usage", whole)
+        raise KeyError("a")
+
+    async def whole(usages: Iterable[Usage]) -> None:
+        await fine(usages)
+        written.set()
+
+    monkeypatch.setattr(store, "record_usage", broken)
+    running = asyncio.create_task(ledger.run())
+    async with asyncio.timeout(60):
+        await written.wait()
+    running.cancel()
+    assert store.told[0] == [usage("a", 1, (0, 0))]
 
 
 async def test_what_is_lost_at_the_end_is_told(store: Kept, caplog: pytest.LogCaptureFixture) -> None:

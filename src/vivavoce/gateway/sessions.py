@@ -65,11 +65,11 @@ class SessionDirectory:
                 continue
             try:
                 await self._shared.join(_group(label), session, TTL_S)
+                if session not in self._here:
+                    # It ended while it was renewed.
+                    await self._shared.leave(_group(label), session)
             except Unavailable:
                 return
-            if session not in self._here:
-                # It ended while it was renewed.
-                await self._shared.leave(_group(label), session)
 
 
 def _group(label: str) -> str:

@@ -56,14 +56,14 @@ class UsageLedger:
             open_[at] += count
 
     async def flush(self) -> None:
-        """Write all of it. Raises StoreUnavailable; then all of it is still here."""
+        """Write all of it. Raises StoreUnavailable; then all of it is still here, as after a bug."""
         taken, self._open = self._open, {}
         try:
             await self._store.record_usage(
                 Usage(deployment=deployment, hour=hour, requests=one[0], input_tokens=one[1], output_tokens=one[2])
                 for (deployment, hour), one in taken.items()
             )
-        except StoreUnavailable:
+        except Exception:
             for key, counts in taken.items():
                 kept = self._open.setdefault(key, [0, 0, 0])
                 self._open[key] = [before + more for before, more in zip(kept, counts, strict=True)]
@@ -77,6 +77,8 @@ class UsageLedger:
                 await self.flush()
             except StoreUnavailable as error:
                 logger.warning("usage is not written, and kept: %s", error)
+            except Exception as bug:
+                logger.error("a bug, usage is not written, and kept: %s", type(bug).__name__)
 
     async def close(self) -> None:
         """Write what is left; where that fails, it is lost, and told."""

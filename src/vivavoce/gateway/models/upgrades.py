@@ -40,6 +40,8 @@ class Upgrades:
                 await self.look()
             except StoreUnavailable:
                 log.warning("the store does not answer: upgrades of deployments wait")
+            except Exception as bug:
+                log.error("a bug, upgrades of deployments wait: %s", type(bug).__name__)
             await asyncio.sleep(LOOK_S)
 
     async def look(self) -> None:
