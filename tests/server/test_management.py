@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import io
 import json
 import logging
@@ -12,9 +13,10 @@ from typing import Any
 import pytest
 import pytest_asyncio
 import server_fixtures
-from aiohttp import ClientSession
+from aiohttp import ClientSession, ClientTimeout
 from managed import BANK, BANK_KEY, GROUP, MODEL, SUBSCRIPTION, VERSION, managed, management_token
 from server_fakes import Fakes, Wire, config, serving
+from yarl import URL
 
 from vivavoce.gateway.arm.bodies import MAX_BODY_BYTES
 from vivavoce.server.app import Server
@@ -94,6 +96,30 @@ async def test_bodies_that_are_refused(server: Server, http: ClientSession) -> N
     assert await put(data=deep, headers={"Content-Type": "application/json"}) == (400, "InvalidRequestContent")
     large = io.BytesIO(b" " * (MAX_BODY_BYTES + 1))
     assert await put(data=large, headers={"Content-Type": "application/json"}) == (413, "RequestContentTooLarge")
+
+
+async def test_a_body_that_does_not_come(tmp_path: Path, fakes: Fakes, http: ClientSession) -> None:
+    never = asyncio.Event()
+
+    async def pieces() -> AsyncIterator[bytes]:
+        yield b"{"
+        await never.wait()
+
+    async with (
+        serving(managed(tmp_path, request_timeout_s=0.05)) as server,
+        http.put(url(server, TELLER), data=pieces(), timeout=ClientTimeout(60)) as answer,
+    ):
+        assert (answer.status, (await answer.json())["error"]["code"]) == (408, "RequestTimeout")
+
+
+async def test_a_path_writes_nothing_into_the_log_but_itself(
+    server: Server, http: ClientSession, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO)
+    async with http.get(URL(url(server, "/subscriptions/a%0D%1B[2Kb"), encoded=True)) as answer:
+        assert answer.status == 400
+    assert any("/subscriptions/a" in message for message in caplog.messages)
+    assert all(message.isprintable() for message in caplog.messages)
 
 
 async def test_it_is_not_there_unless_it_is_enabled(fakes: Fakes, http: ClientSession) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import re
 import uuid
@@ -64,15 +65,18 @@ def management_endpoint(
         configured=config.subscriptions,
         record=audit.record,
     )
-    return ManagementEndpoint(management, doorkeeper.address_of)
+    return ManagementEndpoint(management, doorkeeper.address_of, config.server.request_timeout_s)
 
 
 class ManagementEndpoint:
     """Serves ``/subscriptions`` and ``/providers``."""
 
-    def __init__(self, management: Management, address_of: Callable[[web.Request], str]) -> None:
+    def __init__(
+        self, management: Management, address_of: Callable[[web.Request], str], body_timeout_s: float
+    ) -> None:
         self._management = management
         self._address_of = address_of
+        self._body_timeout_s = body_timeout_s
 
     @property
     def routes(self) -> list[web.RouteDef]:
@@ -93,7 +97,8 @@ class ManagementEndpoint:
             log.error("a bug in the management API, request %s: %s", request_id, outline(bug))
             fault = errors.internal_error(request_id)
             answer = Answer(fault.status, fault.body())
-        path = request.path.encode("ascii", "backslashreplace").decode()
+        # As it was sent: decoded, it could hold what a terminal obeys.
+        path = ascii(request.rel_url.raw_path)[1:-1]
         log.info("%s %s: %d, request %s", request.method, path, answer.status, request_id)
         headers = {
             "x-ms-request-id": request_id,
@@ -111,7 +116,11 @@ class ManagementEndpoint:
         return web.Response(status=answer.status, headers=headers, body=body, content_type="application/json")
 
     async def _answer(self, request: web.Request, request_id: str, client_id: str | None) -> Answer:
-        body = await _body(request)
+        try:
+            async with asyncio.timeout(self._body_timeout_s):
+                body = await _body(request)
+        except TimeoutError:
+            raise errors.content_too_slow() from None
         names = {name.lower() for name in request.headers}
         asked = Request(
             method=request.method,

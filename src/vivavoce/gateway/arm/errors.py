@@ -217,6 +217,10 @@ def content_too_large(limit: int) -> ArmError:
     return ArmError(413, "RequestContentTooLarge", text)
 
 
+def content_too_slow() -> ArmError:
+    return ArmError(408, "RequestTimeout", "The request content did not arrive in time.")
+
+
 def unsupported_media_type() -> ArmError:
     text = "The content media type is not supported. Only 'application/json' is supported."
     return ArmError(415, "UnsupportedMediaType", text, target="content-type")
