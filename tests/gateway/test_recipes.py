@@ -61,6 +61,13 @@ def test_a_deployment_that_was_made_has_its_record_and_the_work_of_its_recipe() 
     assert (made.tokens_per_minute, made.requests_per_minute) == (3000, 18)
 
 
+def test_what_a_declared_deployment_tells_its_model_is_its_own() -> None:
+    """It may be of another account, and a session shows its instructions."""
+    work = CONFIG.deployments[1]
+    assert Deployment.of_record(replace(RECORD, declared=True), work, "").instructions == "bank"
+    assert Deployment.of_record(RECORD, work, "").instructions == DeploymentSettings(name="x").instructions
+
+
 def test_a_limit_of_requests_is_of_the_deployment_that_declares_it() -> None:
     settings = DeploymentSettings(name="voice", requests_per_minute=5)
     declared = replace(RECORD, declared=True)

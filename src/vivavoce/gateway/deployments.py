@@ -172,6 +172,8 @@ class Deployment:
     ) -> Deployment:
         """``work``: what does its work; ``catalogue`` as for :meth:`of`. Raises :class:`ConfigError` as it does."""
         if not (record.declared and isinstance(work, DeploymentSettings)):
+            # What a declared deployment tells its model is its own, and may be of another account.
+            own = {"instructions"} if isinstance(work, DeploymentSettings) else set()
             work = DeploymentSettings(
                 name=record.name,
                 model=record.model.name,
@@ -179,7 +181,7 @@ class Deployment:
                 sku=cast(DeploymentSku, record.sku.name),
                 capacity=record.sku.capacity,
                 spillover=record.spillover_deployment_name,
-                **{name: getattr(work, name) for name in WorkSettings.__struct_fields__},
+                **{name: getattr(work, name) for name in WorkSettings.__struct_fields__ if name not in own},
             )
         return replace(cls.of(work, catalogue), account=record.account, label=label)
 
