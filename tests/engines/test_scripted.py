@@ -17,6 +17,7 @@ from vivavoce.engines.base import (
     EngineOptionsError,
     Finish,
     GenerationRequest,
+    ImageInput,
     LanguageModel,
     Message,
     ModelDelta,
@@ -555,7 +556,16 @@ def test_it_is_a_language_model() -> None:
     assert isinstance(engine, LanguageModel)
     assert engine.name == "scripted"
     assert not engine.capabilities.hears_audio
+    assert not engine.capabilities.sees_images
     assert engine.capabilities.calls_tools
+
+
+async def test_it_reads_pictures_as_words_where_it_may_see_them() -> None:
+    engine = create({"word_delay_ms": 0, "sees_images": True})
+    assert engine.capabilities.sees_images
+    shown = Message("user", (TextInput("I see"), ImageInput("data:image/png;base64,aW1n"), TextInput("here")))
+    said = [delta.text async for delta in engine.generate(ask(shown)) if isinstance(delta, TextDelta)]
+    assert "".join(said) == "You said: I see a picture here."
 
 
 async def test_start_and_close_do_nothing(tmp_path: Path) -> None:
@@ -579,6 +589,7 @@ async def test_start_and_close_do_nothing(tmp_path: Path) -> None:
         ({"word_delay_ms": -1}, "word_delay_ms", "Expected `int` >= 0"),
         ({"word_delay_ms": "5"}, "word_delay_ms", "Expected `int`, got `str`"),
         ({"word_delay_ms": True}, "word_delay_ms", "Expected `int`, got `bool`"),
+        ({"sees_images": 1}, "sees_images", "Expected `bool`, got `int`"),
         ({"script": 4}, "script", "Expected `str | null`, got `int`"),
         ({"script": "/nowhere/s.toml"}, "script", "/nowhere/s.toml: cannot be read: No such file or directory"),
     ],

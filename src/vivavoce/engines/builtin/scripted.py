@@ -76,6 +76,8 @@ class Options(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
     """Path of a script file."""
     word_delay_ms: Annotated[int, msgspec.Meta(ge=0, le=600_000)] = 10
     """Milliseconds between two pieces."""
+    sees_images: bool = False
+    """Pictures are taken, and read as the words ``a picture``."""
 
 
 def create(options: Mapping[str, Any]) -> LanguageModel:
@@ -90,7 +92,7 @@ def create(options: Mapping[str, Any]) -> LanguageModel:
             script = load(Path(checked.script))
         except ScriptError as fault:
             raise EngineOptionsError("script", str(fault)) from fault
-    return ScriptedModel(script, word_delay_ms=checked.word_delay_ms)
+    return ScriptedModel(script, word_delay_ms=checked.word_delay_ms, sees_images=checked.sees_images)
 
 
 class ScriptedModel:
@@ -98,11 +100,11 @@ class ScriptedModel:
 
     name = "scripted"
     version = "1"
-    capabilities = LanguageModelCapabilities(hears_audio=False, sees_images=False, calls_tools=True)
 
-    def __init__(self, script: Script | None = None, *, word_delay_ms: int = 10) -> None:
+    def __init__(self, script: Script | None = None, *, word_delay_ms: int = 10, sees_images: bool = False) -> None:
         self._script = script
         self._word_delay_ms = word_delay_ms
+        self.capabilities = LanguageModelCapabilities(hears_audio=False, sees_images=sees_images, calls_tools=True)
 
     async def start(self) -> None:
         """Nothing to load; the script was read when the engine was made."""
@@ -178,7 +180,7 @@ class _Context:
 
 
 def _text_of(turn: object) -> str:
-    """What a user message says: its texts and what was heard in its audio, one space between."""
+    """What a user message says, one space between: texts, what was heard in audio, and that there is a picture."""
     assert isinstance(turn, Message)
     said: list[str] = []
     for part in turn.content:
@@ -188,7 +190,7 @@ def _text_of(turn: object) -> str:
             case AudioInput():
                 said += [" ".join((part.transcript or "").split())]
             case ImageInput():
-                pass
+                said += ["a picture"]
     return " ".join(filter(None, said))
 
 
