@@ -356,8 +356,16 @@ class Microphone(io.AudioInput):
     async def __anext__(self) -> rtc.AudioFrame:
         return await self._frames.get()
 
-    def say(self, sound: bytes) -> None:
-        for frame in frames(sound):
+    async def ask(self, session: AgentSession[None], sound: bytes) -> None:
+        """The beginning first, and the rest when the session has noticed that somebody speaks.
+
+        It sends ``response.cancel`` then, whether or not something runs. Nobody speaks faster than that, but sound
+        that comes at once may be answered before, and the answer would be cancelled.
+        """
+        for frame in frames(sound[: 2 * RATE]):
+            self._frames.put_nowait(frame)
+        await eventually(lambda: session.user_state == "speaking")
+        for frame in frames(sound[2 * RATE :]):
             self._frames.put_nowait(frame)
 
 
@@ -428,8 +436,8 @@ async def agent_session(agent: Agent) -> AsyncIterator[tuple[AgentSession[None],
 
 @case("AgentSession: spoken question, spoken answer")
 async def agent_speaks() -> None:
-    async with agent_session(Helper()) as (_, microphone, speaker, items):
-        microphone.say(question())
+    async with agent_session(Helper()) as (session, microphone, speaker, items):
+        await microphone.ask(session, question())
         await eventually(lambda: len(items) == 2)
         assert sorted((item.role, item.text_content.strip()) for item in items) == [
             ("assistant", ECHO),
@@ -456,7 +464,7 @@ async def agent_interrupted() -> None:
         session.generate_reply(user_input="Tell me a story.")
         await speaker.playing.wait()
         speaker.patient = False
-        microphone.say(question())
+        await microphone.ask(session, question())
         await eventually(lambda: len(items) == 4)
         story = next(item for item in items if item.role == "assistant")
         assert story.interrupted

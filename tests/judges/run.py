@@ -237,7 +237,7 @@ def _server(log: Path, *, tls: bool = False) -> Iterator[dict[str, str]]:
     """A server of its own -> the environment of the judge. It must stop in order, and must not have complained."""
     key = secrets.token_hex(16)
     command = [sys.executable, "-m", "vivavoce", "serve", "--config", str(HERE / "server.toml"), "--port", "0"]
-    certificate = _certificate() if tls else None
+    certificate = _certificate(log.parent) if tls else None
     if certificate:
         command += ["--tls-cert", str(certificate)]
     environment = os.environ | {"VIVAVOCE_API_KEY": key}
@@ -270,12 +270,12 @@ def _server(log: Path, *, tls: bool = False) -> Iterator[dict[str, str]]:
         raise Trouble(f"the server complained: {complaints[0]}; see {log}")
 
 
-def _certificate() -> Path:
+def _certificate(folder: Path) -> Path:
     """Key and certificate of 127.0.0.1, good for a day, in one file; who trusts the file trusts the server."""
-    target = CACHE / "certificate.pem"
+    target = folder / "certificate.pem"
     name = ["-subj", "/CN=127.0.0.1", "-addext", "subjectAltName=IP:127.0.0.1"]
     kind = ["-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-noenc", "-days", "1"]
-    _do(["openssl", "req", "-x509", *kind, *name, "-keyout", str(target), "-out", str(target)], CACHE)
+    _do(["openssl", "req", "-x509", *kind, *name, "-keyout", str(target), "-out", str(target)], folder)
     return target
 
 
