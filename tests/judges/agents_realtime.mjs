@@ -3,7 +3,9 @@
 import assert from "node:assert/strict";
 import { OpenAIRealtimeWebSocket, RealtimeAgent, RealtimeSession, tool } from "@openai/agents-realtime";
 import { z } from "zod";
-import { ECHO, HEARD, KEY, MODEL, PORT, STORY, checkSpeech, gaFrames, judge, main, question } from "./witness.mjs";
+import {
+  ECHO, HEARD, KEY, MODEL, PIXEL, PORT, STORY, checkSpeech, gaFrames, judge, main, question,
+} from "./witness.mjs";
 
 const OPENAI = `ws://127.0.0.1:${PORT}/v1/realtime?model=${MODEL}`;
 const AZURE = `ws://127.0.0.1:${PORT}/openai/v1/realtime?model=${MODEL}`;
@@ -179,6 +181,29 @@ judge("function tool: called, and its result spoken", () =>
   }),
 );
 
+judge("function tool: called for both places at once, and once at a time where parallelToolCalls is off", async () => {
+  for (const parallelToolCalls of [true, false]) {
+    await talking(
+      async (talk) => {
+        await talk.updated((session) => session.parallel_tool_calls === parallelToolCalls);
+        talk.session.sendMessage("How is the weather in Rome and Paris?");
+        const { response } = await talk.last("response.done");
+        const cities = response.output.map((call) => JSON.parse(call.arguments).city);
+        assert.deepEqual(cities, parallelToolCalls ? ["Rome", "Paris"] : ["Rome"]);
+        await talk.until(() => talk.words.includes(`It is 21 degrees in ${cities.at(-1)}.`));
+      },
+      { config: { ...SERVER_VAD, parallelToolCalls } },
+    );
+  }
+});
+
+judge("image: addImage, and the model is shown it", () =>
+  talking(async (talk) => {
+    talk.session.addImage(PIXEL);
+    await talk.until(() => talk.words === "You said: a picture.");
+  }),
+);
+
 judge("handoff: the other agent's instructions hold", () => {
   const other = new RealtimeAgent({ name: "Teller", instructions: 'Say "I am the teller."' });
   const desk = new RealtimeAgent({ name: "Desk", instructions: "You help.", handoffs: [other] });
@@ -232,10 +257,12 @@ judge("errors: an error event with the service's code, and the session lives on"
 
 // ------------------------------------------------------------------------------------------------ all frames
 
-// Types of events that its transport knows no more of than that they are events.
+// Events that its transport knows no more of than that they are events.
+const IMAGE = "item with an input_image";
 const GENERIC = new Set([
   "conversation.item.input_audio_transcription.failed",
   "input_audio_buffer.timeout_triggered",
+  IMAGE,
 ]);
 
 judge("golden frames, as its transport reads them", async () => {
@@ -251,10 +278,11 @@ judge("golden frames, as its transport reads them", async () => {
   const wrong = {};
   const generic = {};
   for (const { frame, script } of all) {
+    const kind = frame.item?.content?.some(({ type }) => type === "input_image") ? IMAGE : frame.type;
     known = false;
     socket.dispatchEvent(new MessageEvent("message", { data: JSON.stringify(frame) }));
     if (known) passed.add(frame);
-    else if (GENERIC.has(frame.type)) generic[frame.type] = (generic[frame.type] ?? 0) + 1;
+    else if (GENERIC.has(kind)) generic[kind] = (generic[kind] ?? 0) + 1;
     else wrong[frame.type] ??= script;
   }
   assert.deepEqual(wrong, {});

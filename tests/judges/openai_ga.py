@@ -12,7 +12,20 @@ import openai_ga_events
 from openai_talk import WEATHER, Surface, Talk, common_cases, openai_class, talking_on
 from websockets.exceptions import ConnectionClosedError, InvalidStatus
 from websockets.frames import Close
-from witness import FRAMES_GA, HEARD, KEY, MODEL, PORT, case, judge_frames, main, question, raising
+from witness import (
+    FORGETFUL,
+    FRAMES_GA,
+    HEARD,
+    KEY,
+    MODEL,
+    PIXEL,
+    PORT,
+    case,
+    judge_frames,
+    main,
+    question,
+    raising,
+)
 
 _ULAW = {"format": {"type": "audio/pcmu"}}
 GA = Surface(
@@ -202,6 +215,57 @@ async def errors() -> None:
 # --------------------------------------------------------------------------------------------- conversations
 
 common_cases(GA)
+
+
+@case("images: shown to the model, counted, and shown back; what is no picture is refused")
+async def images() -> None:
+    async with talking() as talk:
+        words: Any = {"type": "input_text", "text": "I see"}
+        content: Any = [words, {"type": "input_image", "image_url": PIXEL, "detail": "high"}]
+        await talk.client.conversation.item.create(item={"type": "message", "role": "user", "content": content})
+        item = (await talk.last("conversation.item.done")).item
+        assert [part.model_dump(exclude_unset=True) for part in item.content] == content
+        await talk.client.conversation.item.retrieve(item_id=item.id)
+        assert (await talk.last("conversation.item.retrieved")).item == item
+        events = await talk.respond(**GA.in_text)
+        assert talk.writing(events) == "You said: I see a picture."
+        assert events[-1].response.usage.input_token_details.image_tokens == 255
+        content[1]["image_url"] = "https://example.com/cat.png"
+        await talk.client.conversation.item.create(item={"type": "message", "role": "user", "content": content})
+        error = (await talk.last("error")).error
+        assert (error.code, error.param) == ("invalid_value", "item.content[1].image_url")
+
+
+@case("truncation: disabled the response fails, auto and a ratio leave the oldest out")
+async def truncation() -> None:
+    async with talking(model=FORGETFUL) as talk:
+        assert (await talk.update(truncation="disabled", instructions="Be brief.")).truncation == "disabled"
+        # 100 tokens each, of the 297 that there is room for.
+        for _ in range(3):
+            await talk.say(" word" * 96)
+        response = (await talk.respond(**GA.in_text))[-1].response
+        assert (response.status, response.status_details.error.code) == ("failed", "context_length_exceeded")
+        ratio: Any = {"type": "retention_ratio", "retention_ratio": 0.5}
+        for truncation, tokens in (("auto", 203), (ratio, 103)):
+            shown = (await talk.update(truncation=truncation)).truncation
+            assert (shown if shown == "auto" else shown.model_dump(exclude_unset=True)) == truncation
+            response = (await talk.respond(conversation="none", **GA.in_text))[-1].response
+            assert (response.status, response.usage.input_tokens) == ("completed", tokens)
+
+
+@case("parallel_tool_calls: one response calls twice, or once where it may not")
+async def parallel_tool_calls() -> None:
+    async with talking() as talk:
+        session = await talk.update(tools=[WEATHER], parallel_tool_calls=True)
+        assert session.parallel_tool_calls is True
+        await talk.say("How is the weather in Rome and Paris?")
+        cities = ["Rome", "Paris"]
+        for options, expected in (({}, cities), ({"parallel_tool_calls": False}, cities[:1])):
+            response = (await talk.respond(conversation="none", **options))[-1].response
+            assert [json.loads(call.arguments)["city"] for call in response.output] == expected
+        assert (await talk.update(parallel_tool_calls=False)).parallel_tool_calls is False
+        calls = (await talk.respond())[-1].response.output
+        assert [call.name for call in calls] == ["get_weather"]
 
 
 @case("idle timeout: a user who says nothing is spoken to")

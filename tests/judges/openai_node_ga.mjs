@@ -1,7 +1,7 @@
 // Judge: the npm package `openai`, its GA surface `openai/realtime`.
 
 import assert from "node:assert/strict";
-import OpenAI, { AzureOpenAI, OpenAIError } from "openai";
+import OpenAI, { AuthenticationError, AzureOpenAI, BadRequestError, OpenAIError } from "openai";
 import { OpenAIRealtimeWebSocket } from "openai/realtime/websocket";
 import { OpenAIRealtimeWS } from "openai/realtime/ws";
 import { VERSION } from "openai/version";
@@ -67,6 +67,28 @@ if (AZURE_IS_GA) {
     rt.close();
   });
 }
+
+judge("clientSecrets.create: a connection with the secret, as browsers do; refused: its own errors", async () => {
+  const session = { type: "realtime", model: MODEL, instructions: "Of the secret." };
+  const expires_after = { anchor: "created_at", seconds: 60 };
+  for (const path of ["v1", "openai/v1"]) {
+    const { clientSecrets } = openai(KEY, path).realtime;
+    const minted = await clientSecrets.create({ session, expires_after });
+    assert.match(minted.value, /^ek_/);
+    assert.equal(minted.session.instructions, "Of the secret.");
+    const rt = new OpenAIRealtimeWebSocket({ model: MODEL, dangerouslyAllowBrowser: true }, openai(minted.value, path));
+    await talking(async (talk) => {
+      assert.equal(talk.events[0].session.instructions, "Of the secret.");
+      await typed(talk);
+    }, rt);
+    await assert.rejects(clientSecrets.create({ session: { type: "realtime", voice: "alloy" } }), (error) => {
+      assert.ok(error instanceof BadRequestError);
+      assert.deepEqual([error.code, error.param], ["unknown_parameter", "session.voice"]);
+      return true;
+    });
+    await assert.rejects(openai(minted.value, path).realtime.clientSecrets.create({}), AuthenticationError);
+  }
+});
 
 judge("refused: a wrong key: its error and a close with 3000; at Azure's address 401", async () => {
   const rt = new OpenAIRealtimeWS({ model: MODEL }, openai("wrong"));

@@ -252,6 +252,7 @@ KNOWN = Known(
             "session.audio.input.turn_detection.create_response",
             "session.audio.input.turn_detection.idle_timeout_ms",
             "session.audio.input.turn_detection.interrupt_response",
+            "session.parallel_tool_calls",
             "session.truncation",
             "usage",
         )

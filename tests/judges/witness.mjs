@@ -9,6 +9,9 @@ export const PORT = Number(process.env.JUDGE_PORT);
 export const MODEL = "gpt-4o-realtime-preview";
 export const HEARD = "hello can you tell me what you heard me say";
 export const ECHO = `You said: ${HEARD}.`;
+// A picture; the model says of it that it is "a picture".
+export const PIXEL =
+  "data:image/png;base64,iVBORw0KGgoAAAANSUhEUgAAAAEAAAABAQAAAAA3bvkkAAAACklEQVR42mNgAAAAAgAB5Sfe/AAAAABJRU5ErkJggg==";
 export const STORY = "Once upon a time there was a king. He";
 
 const CASE_MS = 60_000;

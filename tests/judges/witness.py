@@ -34,6 +34,8 @@ MODEL: Final = "gpt-4o-realtime-preview"
 """The deployment as it comes, of December 2024."""
 MODEL_2025: Final = "gpt-4o-realtime-preview-2025"
 """The deployment with the profile of April 2025."""
+FORGETFUL: Final = "gpt-4o-realtime-preview-forgetful"
+"""The deployment whose model reads 300 tokens at most."""
 CALLER: Final = "gpt-4o-realtime-preview-caller"
 """The deployment that calls get_weather for Rome when it hears :func:`question`, if it may."""
 HEARD: Final = "hello can you tell me what you heard me say"
@@ -41,6 +43,12 @@ HEARD: Final = "hello can you tell me what you heard me say"
 ECHO: Final = f"You said: {HEARD}."
 STORY: Final = "Once upon a time there was a king. He"
 """What the model says to "story" before it falls silent for ten minutes."""
+
+PIXEL: Final = (
+    "data:image/png;base64,"
+    "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABAQAAAAA3bvkkAAAACklEQVR42mNgAAAAAgAB5Sfe/AAAAABJRU5ErkJggg=="
+)
+"""A picture, which takes 255 tokens; the model says of it that it is "a picture"."""
 
 CASE_S: Final = 60.0
 """When a case hangs, not when it is slow."""
