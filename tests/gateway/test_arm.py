@@ -379,6 +379,26 @@ async def test_ptu_come_in_steps_and_are_shown_without_rates(api: Api) -> None:
     assert (await api.ask("PUT", f"{SWEDEN}/deployments/other", ptu(75))).status == 201
 
 
+@pytest.mark.parametrize(
+    ("path", "body", "target"),
+    [
+        (TELLER, wanted() | {"tags": {"a": "b\0"}}, "tags.a"),
+        (TELLER, wanted() | {"tags": {"a\0": "b"}}, "tags"),
+        (TELLER, wanted("my-own\0"), "properties.model.name"),
+        (BANK, {"location": "eastus2", "kind": "OpenAI", "sku": {"name": "S0"}, "tags": {"x": "\0"}}, "tags.x"),
+    ],
+)
+async def test_a_text_that_no_database_keeps_is_refused(
+    api: Api, path: str, body: dict[str, Any], target: str
+) -> None:
+    assert refusal(await api.ask("PUT", path, body)) == (400, "InvalidRequestContent", target)
+
+
+async def test_a_backslash_before_u0000_is_no_nul(api: Api) -> None:
+    answer = await api.ask("PUT", TELLER, wanted() | {"tags": {"a": "\\u0000"}})
+    assert (answer.status, answer.body["tags"]) == (201, {"a": "\\u0000"})
+
+
 async def test_capacity_may_be_gone_although_there_is_quota() -> None:
     """A region's capacity is one for all subscriptions; each of them has its own quota (200)."""
     api = Api(capacity=150)

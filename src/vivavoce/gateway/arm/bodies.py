@@ -22,6 +22,8 @@ from vivavoce.gateway.resource import PROVIDER, Account, DeploymentRecord, RoleA
 
 MAX_BODY_BYTES: Final = 1_048_576
 
+_NUL: Final = b"\\u0000"
+"""The only spelling that JSON has for it."""
 _MAX_TAGS: Final = 50
 _MAX_TAG_NAME: Final = 512
 _MAX_TAG_VALUE: Final = 256
@@ -160,6 +162,8 @@ def parse(content: bytes, shape: type[T]) -> T:
     if not content.strip():
         raise errors.invalid_content("The request has no content")
     try:
+        if _NUL in content:
+            _refuse_nul(msgspec.json.decode(content), "")
         return msgspec.json.decode(content, type=shape)
     except msgspec.ValidationError as error:
         problem = str(error)
@@ -168,6 +172,19 @@ def parse(content: bytes, shape: type[T]) -> T:
         raise errors.invalid_content(text, target=None if found is None else found[1] or None) from None
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         raise errors.invalid_content("It is not JSON") from None
+
+
+def _refuse_nul(value: object, path: str) -> None:
+    """No database keeps such a text, and no name has it. Raises ArmError."""
+    if isinstance(value, str) and "\0" in value:
+        raise errors.invalid_content(f"A text has the character NUL. Path '{path}'", target=path or None)
+    if isinstance(value, dict):
+        for name, part in value.items():
+            _refuse_nul(name, path)
+            _refuse_nul(part, f"{path}.{name}" if path else name)
+    elif isinstance(value, list):
+        for part in value:
+            _refuse_nul(part, f"{path}[...]")
 
 
 def check_tags(tags: Mapping[str, str]) -> Mapping[str, str]:
