@@ -9,7 +9,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from vivavoce.config import DeploymentSettings, LimitSettings, ServerSettings
+from vivavoce.config import DeploymentSettings, LimitSettings, ServerSettings, StoreSettings
 from vivavoce.config.identity import IdentitySettings
 
 PAGE = Path(__file__).parent.parent / "docs/reference/limits.md"
@@ -19,6 +19,7 @@ TABLES: dict[str, type[msgspec.Struct]] = {
     "[[deployment]] ": DeploymentSettings,
     "[identity] ": IdentitySettings,
     "[limits] ": LimitSettings,
+    "[store] ": StoreSettings,
 }
 
 

@@ -225,6 +225,11 @@ class FakeStore:
     async def record_usage(self, usages: Iterable[Usage]) -> None:
         self.usages += usages
 
+    async def forget_usage(self, before: datetime) -> int:
+        kept = [one for one in self.usages if one.hour >= before]
+        forgotten, self.usages = len(self.usages) - len(kept), kept
+        return forgotten
+
     async def usage(self, account: str, since: datetime, until: datetime) -> tuple[Usage, ...]:
         mine = f"{id_key(account)}/"
         return tuple(

@@ -7,7 +7,7 @@ from typing import Final, TypeVar
 
 import pytest
 
-from vivavoce.gateway.limiting import ConnectionRate, ProvisionedLimiter, Soon, SpillOver
+from vivavoce.gateway.limiting import ConnectionRate, ProvisionedLimiter, Soon, Spilled, SpillOver
 from vivavoce.gateway.provisioned import Provision
 from vivavoce.gateway.quota import Asked, Denied, RateLimits, Reserved, limiter
 from vivavoce.gateway.shared.base import Charge, Mode, Outcome, SharedState
@@ -106,13 +106,28 @@ async def test_full_refuses_responses_and_connections(shared: SharedState, clock
     await granted(limited.ask(asked(1, 1)))
 
 
+async def test_what_others_use_is_learned_by_asking(clock: Clock) -> None:
+    """Two processes, one bucket that is a round trip away."""
+    far = Far(clock)
+    here, there = (ProvisionedLimiter(UNIT, far, "d", clock) for _ in range(2))
+    await granted(there.ask(asked(3000, 0)))
+    assert (here.utilization, there.utilization) == (0, 0.5)
+    await here.refresh()
+    assert here.utilization == 0.5
+    clock.now += 30
+    assert here.utilization == 0
+    await here.refresh()
+    assert (await now(there.connect()), here.utilization) == (None, 0)
+
+
 async def test_what_has_no_room_spills_over_and_is_settled_there(shared: SharedState, clock: Clock) -> None:
     first = ProvisionedLimiter(UNIT, shared, "first", clock)
     second = limiter(RateLimits(tokens=6000, requests=600), shared, "second", clock)
     both = SpillOver(first, lambda: second)
     await granted(both.ask(asked(6000, 1)))
     spilled = await granted(both.ask(asked(1000, 2000)))
-    assert (both.spilled, second.status()[1].remaining) == (1, 3000)
+    assert isinstance(spilled, Spilled)
+    assert second.status()[1].remaining == 3000
     await settle(spilled, Usage(input_text=1000))
     assert second.status()[1].remaining == 5000
     assert first.utilization == pytest.approx(6003 / 6000)
@@ -120,7 +135,6 @@ async def test_what_has_no_room_spills_over_and_is_settled_there(shared: SharedS
     assert both.status() == first.status()
     # When neither has room, the shorter wait is told.
     assert (await denied(both.ask(asked(4000, 1500)))).retry_after_s == pytest.approx(0.031)
-    assert both.spilled == 1
 
 
 async def test_connections_per_minute(shared: SharedState, clock: Clock) -> None:

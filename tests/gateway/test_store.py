@@ -472,6 +472,16 @@ async def test_usage_adds_up_by_deployment_and_hour(store: Store) -> None:
     assert (await store.directory()).revision == 0
 
 
+async def test_old_usage_is_forgotten(store: Store) -> None:
+    later = HOUR + timedelta(hours=1)
+    await store.record_usage([used(HOUR, 1, 10), used(later, 2, 20), used(HOUR, 7, 70, at=BANK)])
+    assert await store.forget_usage(HOUR) == 0
+    assert await store.forget_usage(later) == 2
+    assert await store.forget_usage(later) == 0
+    for account, kept in ((VOICE, (used(later, 2, 20),)), (BANK, ())):
+        assert await store.usage(account, HOUR, later + timedelta(hours=1)) == kept
+
+
 @pytest.mark.parametrize(
     "wrong",
     [

@@ -9,7 +9,7 @@ import pytest
 from vivavoce.config import Config
 from vivavoce.gateway.store.base import StoreUnavailable, Usage
 from vivavoce.gateway.store.declared import DeclaredStore
-from vivavoce.gateway.usage import UsageLedger
+from vivavoce.gateway.usage import UsageLedger, sweep_usage
 from vivavoce.wire import server_events as se
 
 HOUR = datetime(2025, 3, 1, 12, tzinfo=UTC)
@@ -110,3 +110,22 @@ async def test_what_is_lost_at_the_end_is_told(store: Kept, caplog: pytest.LogCa
     store.away = True
     await ledger.close()
     assert caplog.messages == ["the usage of the last seconds is lost: away"]
+
+
+async def test_what_is_too_old_is_swept_again_and_again(store: Kept, caplog: pytest.LogCaptureFixture) -> None:
+    asked: list[datetime] = []
+
+    async def forget(before: datetime) -> int:
+        asked.append(before)
+        if len(asked) == 1:
+            raise StoreUnavailable("away")
+        if len(asked) == 3:
+            raise asyncio.CancelledError
+        return 5
+
+    store.forget_usage = forget  # type: ignore[method-assign]
+    with caplog.at_level("INFO"), pytest.raises(asyncio.CancelledError):
+        await sweep_usage(store, 400, lambda: HOUR, every_s=0)
+    assert asked == [HOUR - timedelta(days=400)] * 3
+    assert [record.levelname for record in caplog.records] == ["WARNING", "INFO"]
+    assert "5 rows" in caplog.text

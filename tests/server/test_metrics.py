@@ -13,7 +13,7 @@ from typing import Any
 import msgspec
 import pytest
 import server_fixtures
-from aiohttp import ClientSession
+from aiohttp import ClientSession, WSServerHandshakeError
 from prometheus_client.parser import text_string_to_metric_families
 from server_fakes import (
     BETA,
@@ -24,6 +24,7 @@ from server_fakes import (
     Fakes,
     Wire,
     config,
+    endless,
     loud,
     quiet,
     serving,
@@ -125,6 +126,51 @@ async def test_connections_that_are_refused_are_told(server: Server) -> None:
     async with ClientSession() as client, client.get(url) as answer:
         assert answer.status == 426
     assert value(await scrape(server.port), "vivavoce_connections_refused_total", status="426") == 1
+
+
+async def test_what_limits_say_is_told(fakes: Fakes) -> None:
+    """One unit of throughput, which the first response uses up; the next one spills over."""
+    plain = config()
+    first = msgspec.structs.replace(
+        plain.deployments[0], sku="ProvisionedManaged", capacity=1, spillover="spare", max_sessions=2
+    )
+    spare = msgspec.structs.replace(plain.deployments[0], name="spare", capacity=5)
+    settings = msgspec.structs.replace(plain, deployments=(first, spare))
+    async with serving(settings) as server, session(server) as wire, session(server) as other:
+        assert value(await scrape(server.port), "vivavoce_provisioned_utilization_ratio", deployment=NAME) == 0
+        fakes.model.reply = endless
+        for one in (wire, other):
+            await one.send("response.create")
+            await one.until("response.output_item.added")
+        assert await knocked(server, NAME) == 429
+        samples = await scrape(server.port)
+        assert (value(samples, "vivavoce_provisioned_utilization_ratio", deployment=NAME) or 0) > 1
+        assert value(samples, "vivavoce_provisioned_utilization_ratio", deployment="spare") is None
+        assert value(samples, "vivavoce_responses_admitted_total", deployment=NAME) == 2
+        assert value(samples, "vivavoce_responses_spilled_over_total", deployment=NAME) == 1
+        assert value(samples, "vivavoce_responses_denied_total", deployment=NAME) == 0
+        assert value(samples, "vivavoce_connections_limited_total", deployment=NAME, limit="sessions") == 1
+    alone = msgspec.structs.replace(first, spillover=None, max_sessions=None)
+    settings = msgspec.structs.replace(plain, deployments=(alone,))
+    async with serving(settings) as server, session(server) as wire, session(server) as other:
+        await wire.send("response.create")
+        await wire.until("response.output_item.added")
+        await other.send("response.create")
+        await other.until("response.done")
+        assert await knocked(server, NAME) == 429
+        samples = await scrape(server.port)
+        assert value(samples, "vivavoce_responses_denied_total", deployment=NAME, limit="tokens") == 1
+        assert value(samples, "vivavoce_connections_limited_total", deployment=NAME, limit="tokens") == 1
+        assert value(samples, "vivavoce_connections_refused_total", status="429") == 1
+
+
+async def knocked(server: Server, name: str) -> int:
+    """The status at the Azure path."""
+    url = f"http://127.0.0.1:{server.port}/openai/realtime?api-version=2024-10-01-preview&deployment={name}"
+    async with ClientSession() as client:
+        with pytest.raises(WSServerHandshakeError) as refused:
+            await client.ws_connect(url, headers={"api-key": KEY})
+    return refused.value.status
 
 
 async def test_no_label_is_a_secret_or_an_id(server: Server, fakes: Fakes) -> None:

@@ -208,6 +208,8 @@ class StoreSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     """Of the database, as SQLAlchemy has it; None is SQLite in the data folder. It may hold a password."""
     secret: Secret | None = None
     """What the keys of accounts are made with; None takes that of the data folder."""
+    usage_days: Annotated[int, msgspec.Meta(ge=1, le=36_500)] = 400
+    """Days that usage is kept for."""
 
 
 class EngineSettings(msgspec.Struct, frozen=True, kw_only=True):

@@ -505,6 +505,18 @@ class Deployments:
             logger.warning("deployment %s cannot be used: nothing here does the work of its model", record.id)
         return served
 
+    def provisioned(self) -> Iterator[tuple[str, ProvisionedLimiter]]:
+        """Label and limiter of every deployment whose throughput is provisioned."""
+        for label, served in self._served.items():
+            limiter = served.quota.first if isinstance(served.quota, SpillOver) else served.quota
+            if isinstance(limiter, ProvisionedLimiter):
+                yield label, limiter
+
+    async def refresh_utilization(self) -> None:
+        """Learn what other processes have used of provisioned throughput."""
+        for _, one in list(self.provisioned()):
+            await one.refresh()
+
     def failing(self) -> list[str]:
         """Kind and name of every engine that says that it does not work now."""
         return [f"{kind} {name}" for kind, name in self.engines.failing()]

@@ -54,6 +54,11 @@ class CountersOf:
             return counters.charge(self._name, charges, self._clock(), mode)
         return self._ask(charges, mode, where)
 
+    async def refresh(self, charge: Charge) -> None:
+        """Ask for the level of its counter, where nothing here knows it."""
+        if self._shared.counters is None:
+            await self._ask([Charge(charge.counter, 0, charge.ceiling, charge.drain)], "add", None)
+
     async def _ask(self, charges: Sequence[Charge], mode: Mode, where: int | None) -> Outcome:
         outcome = await self._shared.charge(self._name, charges, mode, where)
         now = self._clock()
@@ -106,6 +111,10 @@ class ProvisionedLimiter:
         """1 is 100 %; bursts lift it above."""
         return self._counters.level(self.provision.charge(0)) / self.provision.capacity
 
+    async def refresh(self) -> None:
+        """Learn what other processes have used meanwhile."""
+        await self._counters.refresh(self.provision.charge(0))
+
     def status(self) -> tuple[RateLimit, ...]:
         """Input tokens of a minute, less those that are used."""
         limit, level = self.provision.capacity, self.utilization * self.provision.capacity
@@ -137,6 +146,18 @@ class _Estimate:
         return answer if isinstance(answer, Awaitable) else None
 
 
+class Spilled:
+    """What another deployment has granted."""
+
+    __slots__ = ("_granted",)
+
+    def __init__(self, granted: Reserved) -> None:
+        self._granted = granted
+
+    def settle(self, used: Usage) -> Awaitable[None] | None:
+        return self._granted.settle(used)
+
+
 class SpillOver:
     """A provisioned deployment that hands what it has no room for to another one of the account."""
 
@@ -144,10 +165,9 @@ class SpillOver:
         """``second``: what limits the other one now; None where it is not there."""
         self.first = first
         self._second = second
-        self.spilled = 0
-        """Responses that the other one has taken."""
 
     def ask(self, asked: Asked) -> Soon[Reserved | Denied]:
+        """:class:`Spilled` is what the other one has granted."""
         first = self.first.ask(asked)
         if isinstance(first, Awaitable):
             return self._ask_later(first, asked)
@@ -171,8 +191,7 @@ class SpillOver:
     def _either(self, first: Denied, second: Reserved | Denied) -> Reserved | Denied:
         if isinstance(second, Denied):
             return min(first, second, key=lambda denied: denied.retry_after_s)
-        self.spilled += 1
-        return second
+        return Spilled(second)
 
     def connect(self) -> Soon[Denied | None]:
         """There is room where one of both has some."""

@@ -5,6 +5,8 @@ Laws
 1. Counting waits for nothing. What was counted is written every :data:`FLUSH_S` and at the end.
 2. What could not be written is kept and tried again, so nothing is lost while a database is away, and nothing is
    counted twice.
+3. What is older than it is to be kept is deleted once a day, by whichever process comes first; the others find
+   nothing.
 """
 
 from __future__ import annotations
@@ -12,7 +14,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Final, Protocol
 
 from vivavoce.gateway.store.base import Store, StoreUnavailable, Usage
@@ -22,6 +24,8 @@ logger = logging.getLogger(__name__)
 
 FLUSH_S: Final = 5.0
 """Seconds."""
+SWEEP_S: Final = 86_400.0
+"""Seconds after which it is looked again what is too old to be kept."""
 
 
 class Settles(Protocol):
@@ -103,3 +107,17 @@ class _Counted:
             self._ledger.used(self._deployment, used)
             self._ledger = None
         return self._reservation.settle(used)
+
+
+async def sweep_usage(
+    store: Store, days: int, clock: Callable[[], datetime] = lambda: datetime.now(UTC), *, every_s: float = SWEEP_S
+) -> None:
+    """Delete usage that is older than ``days`` days, now and every ``every_s`` seconds, until cancelled."""
+    while True:
+        try:
+            forgotten = await store.forget_usage(clock() - timedelta(days=days))
+            if forgotten:
+                logger.info("usage older than %d days is deleted: %d rows", days, forgotten)
+        except StoreUnavailable as error:
+            logger.warning("old usage is not deleted now: %s", error)
+        await asyncio.sleep(every_s)

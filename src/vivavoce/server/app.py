@@ -30,7 +30,7 @@ from vivavoce.gateway.shared.base import SharedState
 from vivavoce.gateway.shared.opening import open_shared_state
 from vivavoce.gateway.store.base import Store
 from vivavoce.gateway.store.opening import open_store
-from vivavoce.gateway.usage import UsageLedger
+from vivavoce.gateway.usage import UsageLedger, sweep_usage
 from vivavoce.runtime.bugs import outline
 from vivavoce.server import tokenizer
 from vivavoce.server.client_secrets import SecretsEndpoint
@@ -155,6 +155,8 @@ async def assembled(
             stack.push_async_callback(ledger.close)
             writing = asyncio.create_task(ledger.run(), name="write usage")
             stack.callback(writing.cancel)
+            sweeping = asyncio.create_task(sweep_usage(store, config.store.usage_days), name="sweep usage")
+            stack.callback(sweeping.cancel)
         sessions = SessionDirectory(shared)
         endpoint = RealtimeEndpoint(
             deployments=deployments,
@@ -191,7 +193,12 @@ async def assembled(
             metrics.look_at(deployments.engines)
             metrics.also(endpoint.count_events)
             metrics.look_at_shared_state(shared)
-            looking = asyncio.create_task(metrics.look_regularly(), name="look at metrics")
+            metrics.look_at_utilization(
+                lambda: {label: one.utilization for label, one in deployments.provisioned()}
+            )
+            looking = asyncio.create_task(
+                metrics.look_regularly(deployments.refresh_utilization), name="look at metrics"
+            )
             stack.callback(looking.cancel)
         routes = list(doorkeeper.routes)
         if config.management.enabled:

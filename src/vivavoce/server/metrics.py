@@ -13,7 +13,7 @@ Laws
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Final
@@ -23,6 +23,8 @@ from prometheus_client.exposition import CONTENT_TYPE_LATEST
 from prometheus_client.multiprocess import MultiProcessCollector
 
 from vivavoce.gateway.deployments import EngineKey, EngineSet
+from vivavoce.gateway.limiting import Spilled
+from vivavoce.gateway.quota import NAMES, Denied, Reserved
 from vivavoce.gateway.shared.base import SharedState
 from vivavoce.runtime.engines import Stages
 
@@ -57,6 +59,33 @@ class Metrics:
             "Requests for client secrets that got none, by HTTP status.",
             "status",
         )
+        self.limited = self._counter(
+            "vivavoce_connections_limited",
+            "Connections that were refused because of a limit, by the limit.",
+            *("deployment", "limit"),
+        )
+        self.admitted = self._counter(
+            "vivavoce_responses_admitted", "Responses that quota let begin.", "deployment"
+        )
+        self.denied = self._counter(
+            "vivavoce_responses_denied",
+            "Responses that quota refused, by the limit in the way.",
+            *("deployment", "limit"),
+        )
+        self.spilled = self._counter(
+            "vivavoce_responses_spilled_over",
+            "Of those admitted, what another deployment had to take.",
+            "deployment",
+        )
+        self.utilization = Gauge(
+            "vivavoce_provisioned_utilization_ratio",
+            "How far provisioned throughput is used up: 1 is 100 %; bursts lift it above.",
+            ("deployment",),
+            registry=self._registry,
+            # All processes look at the same bucket.
+            multiprocess_mode="livemax",
+        )
+        self._provisioned: set[str] = set()
         self.received = self._counter("vivavoce_client_events", "Events from clients.", "deployment")
         self.sent = self._counter("vivavoce_server_events", "Events to clients.", "deployment")
         self.responses = self._counter("vivavoce_responses", "Responses that ended.", "deployment", "status")
@@ -116,9 +145,12 @@ class Metrics:
         MultiProcessCollector(everybody, str(self._folder))  # type: ignore[no-untyped-call]
         return generate_latest(everybody)
 
-    async def look_regularly(self) -> None:
-        """Until cancelled: what is not counted as it happens is looked at now and then."""
+    async def look_regularly(self, ask: Callable[[], Awaitable[None]] | None = None) -> None:
+        """Until cancelled: what is not counted as it happens is looked at now and then. ``ask``: what has to be
+        asked for before."""
         while True:
+            if ask is not None:
+                await ask()
             for look in self._looks:
                 look()
             await asyncio.sleep(LOOK_S)
@@ -136,6 +168,20 @@ class Metrics:
             self.shared_working.set(state.reachable)
             self.shared_losses.inc(state.losses - known)
             known = state.losses
+
+        self._looks.append(look)
+
+    def look_at_utilization(self, levels: Callable[[], Mapping[str, float]]) -> None:
+        """Tell from now on how full provisioned deployments are. ``levels``: by their labels."""
+
+        def look() -> None:
+            now = levels()
+            # A gauge cannot be taken back where processes share a folder.
+            for label in self._provisioned - now.keys():
+                self.utilization.labels(label).set(0)
+            for label, level in now.items():
+                self.utilization.labels(label).set(level)
+            self._provisioned |= now.keys()
 
         self._looks.append(look)
 
@@ -159,6 +205,10 @@ class Metrics:
 
     def telemetry(self, deployment: str) -> DeploymentTelemetry:
         return DeploymentTelemetry(self, deployment)
+
+    def quota(self, deployment: str) -> QuotaCounts:
+        """Counts what quota says to the responses of a deployment."""
+        return QuotaCounts(self, deployment)
 
     def code(self, code: str) -> str:
         """A code as a label (law 1)."""
@@ -189,6 +239,24 @@ class EngineWatch:
         self._work.inc()
         if code is not None:
             self._metrics.failures.labels(*self._key, self._metrics.code(code)).inc()
+
+
+class QuotaCounts:
+    """What quota said to the responses of a deployment."""
+
+    def __init__(self, metrics: Metrics, deployment: str) -> None:
+        self._admitted = metrics.admitted.labels(deployment)
+        self._spilled = metrics.spilled.labels(deployment)
+        self._denied = {name: metrics.denied.labels(deployment, name) for name in NAMES}
+
+    def answered(self, answer: Reserved | Denied) -> None:
+        """It was asked for one."""
+        if isinstance(answer, Denied):
+            self._denied[answer.name].inc()
+            return
+        self._admitted.inc()
+        if isinstance(answer, Spilled):
+            self._spilled.inc()
 
 
 class DeploymentTelemetry:

@@ -34,7 +34,7 @@ from vivavoce.runtime.engines import Denial, Engines, Reservation
 from vivavoce.server.client_secrets import granted_config
 from vivavoce.server.handshake import CLOSE_TIMEOUT_S, Handshake, Socket
 from vivavoce.server.identity import Doorkeeper
-from vivavoce.server.metrics import Metrics
+from vivavoce.server.metrics import Metrics, QuotaCounts
 from vivavoce.server.outbox import CLOSE_S, SocketOutbox
 from vivavoce.wire import refusals
 from vivavoce.wire import server_events as se
@@ -59,11 +59,15 @@ class QuotaMeter:
     """What limits a deployment, as the runtime sees it."""
 
     def __init__(
-        self, limiter: Limiter, counted: Callable[[Settles], Settles] = lambda reservation: reservation
+        self,
+        limiter: Limiter,
+        counted: Callable[[Settles], Settles] = lambda reservation: reservation,
+        counts: QuotaCounts | None = None,
     ) -> None:
-        """``counted``: what stands for each reservation."""
+        """``counted``: what stands for each reservation; ``counts``: who counts the answers."""
         self._limiter = limiter
         self._counted = counted
+        self._counts = counts
 
     def reserve(self, asked: ReserveQuota) -> Reservation | Denial | Awaitable[Reservation | Denial]:
         answer = self._limiter.ask(Asked(asked.tokens, asked.reads, asked.max_output_tokens))
@@ -76,6 +80,8 @@ class QuotaMeter:
         return self._limiter.status()
 
     def _answer(self, answer: Reserved | Denied) -> Reservation | Denial:
+        if self._counts is not None:
+            self._counts.answered(answer)
         if isinstance(answer, Denied):
             return Denial(answer.name, answer.retry_after_s)
         return self._counted(answer)
@@ -149,7 +155,10 @@ class RealtimeEndpoint:
             admission = admit(located, who, self._policy)
             served = self._deployments[admission.deployment.label]
             await self._find_room(handshake, served)
-            if self.draining or len(self._open) >= self._max_sessions:
+            if self.draining:
+                raise _busy(handshake)
+            if len(self._open) >= self._max_sessions:
+                self._count_limit(served.deployment, "server")
                 raise _busy(handshake)
             config = self._first_config(admission, served, handshake)
         except RefusedHandshake as refused:
@@ -194,19 +203,25 @@ class RealtimeEndpoint:
     async def _find_room(self, handshake: Handshake, served: Served) -> None:
         """Count a connection, and a session, of a deployment. Raises what refuses it."""
         deployment = served.deployment
-        for limit in (served.quota, served.connections):
+        for name, limit in (("tokens", served.quota), ("connections", served.connections)):
             answer = None if limit is None else limit.connect()
             denied = await answer if isinstance(answer, Awaitable) else answer
             if denied is not None:
+                self._count_limit(deployment, name)
                 if handshake.is_azure:
                     raise refusals.too_many_calls(denied.retry_after_s)
                 raise refusals.too_many_calls_session(deployment.model, denied.retry_after_s)
         try:
             room = await self._sessions.enter(handshake.id, deployment.label, deployment.max_sessions)
         except Unavailable:
-            room = False
+            raise _busy(handshake) from None
         if not room:
+            self._count_limit(deployment, "sessions")
             raise _busy(handshake)
+
+    def _count_limit(self, deployment: Deployment, limit: str) -> None:
+        if self._metrics is not None:
+            self._metrics.limited.labels(deployment.label, limit).inc()
 
     def _count_refusal(self, status: int) -> None:
         if self._metrics is not None:
@@ -352,9 +367,11 @@ class RealtimeEndpoint:
             )
 
     def _meter(self, served: Served) -> QuotaMeter:
+        counts = None if self._metrics is None else self._metrics.quota(served.deployment.label)
         if self._ledger is None:
-            return QuotaMeter(served.quota)
-        return QuotaMeter(served.quota, functools.partial(self._ledger.admitted, served.deployment.id))
+            return QuotaMeter(served.quota, counts=counts)
+        admitted = functools.partial(self._ledger.admitted, served.deployment.id)
+        return QuotaMeter(served.quota, admitted, counts)
 
     def _codec(self, profile: str, deployment: Deployment) -> Codec:
         key = (profile, deployment.conversation_created, deployment.strict)

@@ -167,6 +167,10 @@ class Store(Protocol):
         """Add to what is there for each deployment and hour; all of them, or none."""
         ...
 
+    async def forget_usage(self, before: datetime) -> int:
+        """Of the hours that begin earlier. How many rows there were."""
+        ...
+
     async def usage(self, account: str, since: datetime, until: datetime) -> tuple[Usage, ...]:
         """Of all deployments of an account, those that are gone too, for the hours that begin in
         ``since <= hour < until``; by hour, then deployment."""

@@ -192,5 +192,8 @@ class DeclaredStore:
     async def record_usage(self, usages: Iterable[Usage]) -> None:
         """Nothing is kept."""
 
+    async def forget_usage(self, before: datetime) -> int:
+        return 0
+
     async def usage(self, account: str, since: datetime, until: datetime) -> tuple[Usage, ...]:
         return ()

@@ -375,6 +375,13 @@ class SqlStore:
 
         await self._in_thread(add)
 
+    async def forget_usage(self, before: datetime) -> int:
+        def forget() -> int:
+            with _told(), _writing(self._engine) as connection:
+                return connection.execute(delete(USAGE).where(USAGE.c.hour < before)).rowcount
+
+        return await self._in_thread(forget)
+
     async def usage(self, account: str, since: datetime, until: datetime) -> tuple[Usage, ...]:
         wanted = (
             select(USAGE)
