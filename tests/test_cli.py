@@ -494,6 +494,18 @@ def test_check_config_shows_accounts_and_recipes(tmp_path: Path, capsys: pytest.
 
 
 @pytest.mark.usefixtures("installed")
+def test_check_config_tells_units_where_there_is_no_quota(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    text = '[[deployment]]\nname = "voice"\nsku = "GlobalProvisionedManaged"\ncapacity = 16'
+    assert cli.main(["check-config", write(tmp_path, text)]) == 0
+    rows = [line.split() for line in capsys.readouterr().out.splitlines()]
+    head = next(row for row in rows if row[:1] == ["deployment"])
+    assert head[-3:] == ["tpm", "rpm", "ptu"]
+    assert next(row for row in rows if row[:1] == ["voice"])[-2:] == ["espeak", "16"]
+
+
+@pytest.mark.usefixtures("installed")
 def test_check_config_sums_up_what_would_be_served(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     text = """
     [resource]

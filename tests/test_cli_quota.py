@@ -77,6 +77,8 @@ def test_recorded_requests(capsys: pytest.CaptureFixture[str], tmp_path: Path) -
         (["--prompt", "10", "--cached", "11"], "more of the prompt is cached than there is"),
         (["--calls-per-minute", "0"], "there is no call in it"),
         (["--arrivals", "never"], "even or random"),
+        (["--calls-per-minute", "100000", "--minutes", "600"], "60,000,000 calls; no more than "),
+        (["--svg", "no/such/folder.svg"], "no/such/folder.svg cannot be written: No such file or directory"),
         (["--recorded", "nowhere.csv"], "nowhere.csv cannot be read"),
     ],
 )

@@ -612,10 +612,13 @@ def check_config(file: Annotated[Path, typer.Argument(metavar="FILE", help="Conf
         "speech model",
         "tpm",
         "rpm",
+        "ptu",
     )
     for settings in config.deployments:
         one = Deployment.of(settings)
-        limits = (str(one.tokens_per_minute), str(one.requests_per_minute))
+        limits = (str(one.tokens_per_minute), str(one.requests_per_minute), "")
+        if one.provision is not None:
+            limits = ("", "", str(one.provision.ptus))
         used = [one.engines.get(kind, "") for kind in ENGINE_KINDS]
         whose = (settings.account or config.resource.name,) if several else ()
         table.add_row(*whose, one.name, one.reported_model, one.profile or "by connection", *used, *limits)

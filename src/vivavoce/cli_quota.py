@@ -15,6 +15,8 @@ import typer
 if TYPE_CHECKING:
     from vivavoce.gateway.simulation import Call, Outcome
 
+MAX_CALLS: Final = 1_000_000
+"""That are simulated: about a minute of work."""
 PLOT_WIDTH: Final = 72
 PLOT_ROWS: Final = 12
 _EIGHTHS: Final = " ▁▂▃▄▅▆▇█"
@@ -262,6 +264,8 @@ def simulate_ptu(
     shape = Shape(
         calls_per_minute, minutes, prompt, output, cached, max_tokens, seconds, burst_calls, burst_every, how, seed
     )
+    if recorded is None and shape.count > MAX_CALLS:
+        raise typer.BadParameter(f"these are {shape.count:,.0f} calls; no more than {MAX_CALLS:,} can be simulated")
     try:
         calls = shape.calls() if recorded is None else read_traffic(recorded)
         if not calls:
@@ -270,7 +274,10 @@ def simulate_ptu(
     except TrafficError as fault:
         raise typer.BadParameter(str(fault)) from None
     if svg is not None:
-        svg.write_text(svg_plot(told), encoding="utf-8")
+        try:
+            svg.write_text(svg_plot(told), encoding="utf-8")
+        except OSError as fault:
+            raise typer.BadParameter(f"{svg} cannot be written: {fault.strerror}", param_hint="--svg") from None
     if as_json:
         typer.echo(json.dumps(told.described()))
         return

@@ -449,6 +449,16 @@ async def test_capacities_of_all_regions_come_in_pages() -> None:
     assert refusal(await api.ask("GET", path)) == (400, "MissingParameter", "modelName")
 
 
+async def test_a_model_of_unknown_throughput_cannot_be_provisioned(api: Api) -> None:
+    body = wanted("my-own", "1", sku="ProvisionedManaged", capacity=25)
+    refused = await api.ask("PUT", TELLER, body)
+    assert refusal(refused) == (400, "InvalidResourceProperties", "sku.name")
+    assert "It knows that of gpt-4o-mini, gpt-4o-mini-realtime-preview" in refused.body["error"]["message"]
+    await made(api, model="my-own", version="1")
+    changed = await api.ask("PATCH", TELLER, {"sku": {"name": "ProvisionedManaged", "capacity": 25}})
+    assert refusal(changed) == (400, "InvalidResourceProperties", "sku.name")
+
+
 async def test_spillover_goes_to_a_standard_deployment_of_the_account(api: Api) -> None:
     body = wanted(
         "gpt-4o-mini", "2024-07-18", sku="ProvisionedManaged", capacity=25, spilloverDeploymentName="spare"
@@ -778,6 +788,10 @@ async def test_a_role_is_given_used_and_taken(api: Api) -> None:
         (ASSIGNMENT.replace(GUID, "mine"), assignment(), 400, "InvalidRoleAssignmentId"),
         (ASSIGNMENT, assignment("00000000-0000-0000-0000-000000000000"), 404, "RoleDefinitionDoesNotExist"),
         (ASSIGNMENT, assignment(principal=""), 400, "InvalidPrincipalId"),
+        (ASSIGNMENT, assignment(principal="somebody"), 400, "InvalidPrincipalId"),
+        (ASSIGNMENT, assignment(principal="keycloak:"), 400, "InvalidPrincipalId"),
+        (ASSIGNMENT, assignment(principal="keycloak:a b"), 400, "InvalidPrincipalId"),
+        (ASSIGNMENT, assignment(principal="keycloak:" + "x" * 312), 400, "InvalidPrincipalId"),
         (ASSIGNMENT, assignment(principalType="Robot"), 400, "InvalidResourceProperties"),
         (ASSIGNMENT, assignment(condition="@Resource"), 400, "InvalidResourceProperties"),
         (ASSIGNMENT, {"properties": {}}, 400, "InvalidRequestContent"),

@@ -252,6 +252,8 @@ async def test_any_worker_tells_the_sum_of_all() -> None:
                 assert value(samples, "vivavoce_sessions") == 4
                 assert value(samples, "vivavoce_responses_total", status="completed") == 4
                 assert value(samples, "vivavoce_engine_work_total", engine="scripted") == 4
+                # The host shares nothing and does not count.
+                assert value(samples, "vivavoce_shared_state_working") == 1
             for engine in ("pocketsphinx", "espeak", "silero"):
                 assert value(samples, "vivavoce_engine_working", engine=engine) == 1
             for socket in open_:

@@ -44,7 +44,7 @@ from vivavoce.engines.registry import (
 from vivavoce.gateway.limiting import ConnectionRate, ProvisionedLimiter, SpillOver
 from vivavoce.gateway.limits import catalogue_of
 from vivavoce.gateway.models.catalogue import ModelCatalogue, shipped
-from vivavoce.gateway.provisioned import REALTIME_STAND_INS, Provision, throughput_of
+from vivavoce.gateway.provisioned import Provision, throughput_of, with_throughput
 from vivavoce.gateway.quota import MINUTE_S, Limiter, RateLimits, limiter
 from vivavoce.gateway.recipes import Recipes
 from vivavoce.gateway.resource import DeploymentRecord, Directory, deployment_id, id_key
@@ -192,7 +192,7 @@ def _provision(settings: DeploymentSettings, catalogue: ModelCatalogue | None) -
     catalogue = catalogue or shipped()
     throughput = throughput_of(settings.model, catalogue)
     if throughput is None:
-        known = ", ".join(sorted({row.model for row in catalogue.throughputs} | REALTIME_STAND_INS.keys()))
+        known = ", ".join(with_throughput(catalogue))
         raise ConfigError(
             f"deployment '{settings.name}'",
             f"nothing is known of the throughput of '{settings.model}' (of these it is: {known})",

@@ -42,6 +42,12 @@ def throughput_of(model: str, catalogue: ModelCatalogue) -> Throughput | None:
     return catalogue.throughput(model) or catalogue.throughput(REALTIME_STAND_INS.get(model, ""))
 
 
+def with_throughput(catalogue: ModelCatalogue) -> list[str]:
+    """The models for which :func:`throughput_of` knows an answer."""
+    stand_ins = {model for model in REALTIME_STAND_INS if throughput_of(model, catalogue) is not None}
+    return sorted({row.model for row in catalogue.throughputs} | stand_ins)
+
+
 @dataclass(frozen=True, slots=True)
 class Provision:
     """The throughput of one deployment."""

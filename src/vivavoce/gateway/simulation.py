@@ -55,6 +55,11 @@ class Shape:
     arrivals: Arrivals = "even"
     seed: int = 0
 
+    @property
+    def count(self) -> float:
+        """How many calls there are about, before any is made."""
+        return self.minutes * (self.calls_per_minute + self.burst_calls * 60 / self.burst_every_s)
+
     def calls(self) -> list[Call]:
         """All of them, in order."""
         call = Call(0.0, self.prompt, self.output, self.cached, self.max_output, self.duration_s)

@@ -119,6 +119,8 @@ class Metrics:
             registry=self._registry,
             multiprocess_mode="livemin",
         )
+        # The host of engines shares nothing, and must not make the least of all processes 0.
+        self.shared_working.set(1)
         self.shared_losses = self._counter(
             "vivavoce_shared_state_losses", "Times that a process lost what it shares with others."
         )

@@ -28,6 +28,7 @@ from vivavoce.gateway.arm.offers import MAX_CAPACITY, OfferedSku, Offers
 from vivavoce.gateway.arm.routes import Place
 from vivavoce.gateway.limits import FINE_TUNED_MARK, Rules
 from vivavoce.gateway.models.catalogue import PROVISIONED_SKUS, SKUS
+from vivavoce.gateway.provisioned import throughput_of, with_throughput
 from vivavoce.gateway.resource import (
     OPENAI_FORMAT,
     PROVIDER,
@@ -177,6 +178,7 @@ class DeploymentOperations:
         recipe = self._recipe_for(model)
         if recipe is None:
             raise errors.no_recipe(model.full_name)
+        self._check_throughput(record)
         return await self._save(call, account, replace(record, recipe=recipe), offered, created=201)
 
     async def _patch(self, call: Call) -> Answer:
@@ -189,6 +191,7 @@ class DeploymentOperations:
             record = replace(record, sku=_sku(sent.sku, offered))
             self._check_rules(call.directory, record)
             _check_size(record, offered)
+            self._check_throughput(record)
         return await self._save(call, account, record, offered, created=200)
 
     async def _save(
@@ -244,6 +247,12 @@ class DeploymentOperations:
         refusal = self._rules.deployment(record, directory)
         if refusal is not None:
             raise errors.refused(refusal, _TARGETS.get(refusal.code, "properties.model"))
+
+    def _check_throughput(self, record: DeploymentRecord) -> None:
+        """Whether a provisioned deployment could be counted. Raises ArmError."""
+        catalogue = self._offers.catalogue
+        if is_provisioned(record.sku.name) and throughput_of(record.model.name, catalogue) is None:
+            raise errors.no_throughput(record.model.name, ", ".join(with_throughput(catalogue)))
 
     def used(self, directory: Directory, subscription: str, location: str) -> dict[str, int]:
         """Capacity that a subscription has given to deployments in a region, by the name of the quota."""

@@ -343,6 +343,15 @@ def no_recipe(model: str) -> ArmError:
     return ArmError(400, "DeploymentModelNotSupported", text, target="properties.model.name")
 
 
+def no_throughput(model: str, known: str) -> ArmError:
+    """Ours alone: utilization is counted by what a unit is worth for the model."""
+    text = (
+        f"This server does not know the throughput of the model '{model}', so it cannot be deployed with a "
+        f"provisioned sku. It knows that of {known}; others come from the file that 'catalogue' of [models] names."
+    )
+    return ArmError(400, "InvalidResourceProperties", text, target="sku.name")
+
+
 def sku_unknown(sku: str) -> ArmError:
     return invalid_property(f"The deployment sku name '{sku}' is invalid.", "sku.name")
 
@@ -397,7 +406,7 @@ def role_assignment_update() -> ArmError:
 
 
 def invalid_principal_id() -> ArmError:
-    text = "The principal ID is not valid: up to 320 printable ASCII characters without spaces, usually a GUID."
+    text = "The principal ID is not valid: the GUID of an object of Entra, or NAME:SUBJECT of another issuer."
     return ArmError(400, "InvalidPrincipalId", text, target="properties.principalId")
 
 

@@ -15,7 +15,8 @@ from vivavoce.gateway.roles import ROLES, Role, covers, role_of
 from vivavoce.gateway.store.base import Conflict, NotFound, Store
 
 _GUID: Final = re.compile(r"[0-9a-fA-F]{8}-(?:[0-9a-fA-F]{4}-){3}[0-9a-fA-F]{12}")
-_PRINCIPAL_ID: Final = re.compile(r"[\x21-\x7e]{1,320}")
+# Of another issuer than Entra NAME:SUBJECT. Nobody could ever be anything else.
+_PRINCIPAL_ID: Final = re.compile(rf"{_GUID.pattern}|(?=.{{1,320}}\Z)[a-z0-9_-]{{1,32}}:[\x21-\x7e]+")
 _PRINCIPAL_TYPES: Final = ("User", "Group", "ServicePrincipal", "Device", "ForeignGroup")
 _EQUALS: Final = re.compile(r"(\w+)\(\)|(\w+)\s+eq\s+'([^']*)'", re.IGNORECASE)
 
