@@ -11,6 +11,7 @@ import copy
 import json
 import os
 import pickle
+import re
 import socket as sockets
 import sys
 from collections.abc import AsyncIterator, Mapping
@@ -31,6 +32,7 @@ from vivavoce import cli
 from vivavoce.cli_failure import FAILED, WRONG
 from vivavoce.config import Config, EngineSettings, Secret, load_config
 from vivavoce.config.development_keys import development_keys
+from vivavoce.gateway.arm.routes import API_VERSIONS, ROUTES, Route
 
 PROC: Final = Path("/proc")
 MARK: Final = "qX7vK2mZ9t"
@@ -55,6 +57,17 @@ GA: Final = "/openai/v1/realtime?model=voice"
 OPENAI: Final = "/v1/realtime?model=voice"
 ACCOUNTS: Final = "/subscriptions/s/resourceGroups/g/providers/Microsoft.CognitiveServices/accounts"
 PATHS: Final = (PREVIEW, GA, OPENAI)
+THERE: Final = {
+    "subscription": "s",
+    "group": "g",
+    "account": "vivavoce",
+    "deployment": "voice",
+    "location": "eastus2",
+    "operationId": "none",
+    "assignment": "dddddddd-0000-0000-0000-000000000001",
+    "definition": "5e0bd9bd-7b93-4f28-af87-19fc36ad61bd",
+}
+"""What management paths name; the definition is of Cognitive Services OpenAI User."""
 
 
 @dataclass
@@ -156,8 +169,16 @@ def config(tmp_path: Path, upstream: int) -> Path:
         principal_id = "{USER}"
 
         [[role_assignment]]
-        role = "Cognitive Services Contributor"
+        role = "Owner"
+        scope = "/subscriptions/s"
         principal_id = "{USER}"
+
+        [management]
+        enabled = true
+
+        [models]
+        lifecycle = "off"
+        regions = false
 
         [store]
         secret = "secret-{MARK}-of-all-the-keys-of-the-store"
@@ -305,24 +326,71 @@ async def secrets_for_clients(client: ClientSession, said: Said) -> None:
                 said.add(answer.headers)
 
 
-async def management(client: ClientSession, said: Said) -> None:
-    """Keys read and changed, by who may and by who may not."""
-    good = dev_token(audience="https://management.azure.com/")
+def management_path(route: Route) -> str:
+    """Of something that is there."""
+    path = route.path.replace("/{scope}", "/subscriptions/s")
+    for name in re.findall(r"\{(\w+)\}", path):
+        path = path.replace(f"{{{name}}}", THERE[name])
+    return f"{path}?api-version={API_VERSIONS[route.namespace][-1]}"
+
+
+async def management(url: str, said: Said) -> None:
+    """Every operation, asked for with every token; and an account with all that belongs to it, made and deleted."""
+    audience = "https://management.azure.com/"
+    good = dev_token(audience=audience)
     said.given |= set(good.split(".")[1:])
-    version = "api-version=2024-10-01"
-    for token in (good, dev_token(STRANGER, audience="https://management.azure.com/"), good[:-4]):
-        headers = {"Authorization": f"Bearer {token}", "x-ms-authorization-auxiliary": f"Bearer {TOKEN}"}
-        for method, path, body in (
-            ("PUT", f"{ACCOUNTS}/other", {"location": "eastus2", "kind": "OpenAI", "sku": {"name": "S0"}}),
-            ("POST", f"{ACCOUNTS}/other/listKeys", None),
-            ("POST", f"{ACCOUNTS}/other/regenerateKey", {"keyName": "Key1"}),
-            ("POST", f"{ACCOUNTS}/other/regenerateKey", {"keyName": PASSWORD[:4]}),
-            ("GET", f"{ACCOUNTS}/other", None),
-            ("POST", f"{ACCOUNTS}/vivavoce/regenerateKey", {"keyName": "Key1"}),
+    stranger = dev_token(STRANGER, audience=audience)
+    broken = f'{{"properties": "{PASSWORD}'
+    async with ClientSession(url, headers={"Content-Type": "application/json"}) as client:
+        for token, expected in ((good, {400, 409}), (stranger, {403}), (good[:-4], {401}), (TOKEN, {401})):
+            for auxiliary in ({}, {"x-ms-authorization-auxiliary": f"Bearer {TOKEN}"}):
+                changes = set()
+                for route in ROUTES:
+                    headers = {"Authorization": f"Bearer {token}", **auxiliary}
+                    path = management_path(route)
+                    async with client.request(route.method, path, headers=headers, data=broken) as answer:
+                        text = await answer.text()
+                    if answer.status != 200 or "listKeys" not in path:
+                        said.add(text, answer.headers)
+                    if answer.status not in (200, 204):
+                        changes |= {answer.status} if route.method != "GET" else set()
+                assert changes == ({401} if auxiliary else expected), (changes, expected)
+    bearer = {"Authorization": f"Bearer {good}"}
+    account, version = f"{ACCOUNTS}/other", "api-version=2024-10-01"
+    deployment = {
+        "sku": {"name": "GlobalStandard", "capacity": 1},
+        "properties": {"model": {"format": "OpenAI", "name": "gpt-4o-realtime-preview", "version": "2024-12-17"}},
+    }
+    assignment = f"{account}/providers/Microsoft.Authorization/roleAssignments/{THERE['assignment']}"
+    role = f"/subscriptions/s/providers/Microsoft.Authorization/roleDefinitions/{THERE['definition']}"
+    assigned = {"properties": {"roleDefinitionId": role, "principalId": STRANGER, "principalType": "User"}}
+    # One connection, so one process: others learn of a change within a second.
+    async with ClientSession(url, headers=bearer) as client:
+        for method, path, body, status in (
+            ("PUT", account, {"location": "eastus2", "kind": "OpenAI", "sku": {"name": "S0"}}, 201),
+            ("PATCH", account, {"tags": {"a": "b"}}, 200),
+            ("POST", f"{account}/listKeys", None, 200),
+            ("POST", f"{account}/regenerateKey", {"keyName": "Key1"}, 200),
+            ("POST", f"{account}/regenerateKey", {"keyName": PASSWORD[:4]}, 400),
+            ("GET", account, None, 200),
+            ("PUT", f"{account}/deployments/d", deployment, 201),
+            ("PATCH", f"{account}/deployments/d", {"tags": {"a": "b"}}, 200),
+            ("GET", f"{account}/deployments/d", None, 200),
+            ("GET", f"{account}/deployments", None, 200),
+            ("GET", f"{account}/usages", None, 200),
+            ("PUT", assignment, assigned, 201),
+            ("GET", assignment, None, 200),
+            ("DELETE", assignment, None, 200),
+            ("DELETE", f"{account}/deployments/d", None, 200),
+            ("DELETE", account, None, 200),
+            ("POST", f"{ACCOUNTS}/vivavoce/listKeys", None, 200),
+            ("POST", f"{ACCOUNTS}/vivavoce/regenerateKey", {"keyName": "Key1"}, 409),
         ):
-            async with client.request(method, f"{path}?{version}", headers=headers, json=body) as answer:
+            asked_version = "api-version=2022-04-01" if path == assignment else version
+            async with client.request(method, f"{path}?{asked_version}", json=body) as answer:
                 text = await answer.text()
-            if (answer.status == 200 and path.endswith("Key")) or path.endswith("Keys"):
+            assert answer.status == status, (method, path, text)
+            if answer.status == 200 and path.endswith(("Keys", "Key")):
                 said.given |= {value for name, value in json.loads(text).items() if name in ("key1", "key2")}
             else:
                 said.add(text, answer.headers)
@@ -345,9 +413,10 @@ async def garbage(url: str, said: Said) -> None:
         await writer.wait_closed()
 
 
-async def test_a_server_writes_no_secret_down(config: Path) -> None:
+@pytest.mark.parametrize("workers", ["1", "2"])
+async def test_a_server_writes_no_secret_down(config: Path, workers: str) -> None:
     said = Said()
-    async with served(config, said) as url, ClientSession(url) as client:
+    async with served(config, said, "--workers", workers) as url, ClientSession(url) as client:
         for path in PATHS:
             for how in KNOCKS:
                 assert not await knock(client, path, said, **how), (path, how)
@@ -365,7 +434,7 @@ async def test_a_server_writes_no_secret_down(config: Path) -> None:
                 said.add(answer.headers, await answer.text())
         await tokens(client, said)
         await secrets_for_clients(client, said)
-        await management(client, said)
+        await management(url, said)
         await garbage(url, said)
         for path in ("/metrics", "/readyz", "/healthz"):
             async with client.get(path) as answer:
