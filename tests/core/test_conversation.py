@@ -11,6 +11,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, ru
 
 from vivavoce.core.context import Entry
 from vivavoce.core.conversation import MAX_IMAGE_BYTES, ROOT, Conversation, truncated
+from vivavoce.core.entries import context_of
 from vivavoce.core.usage import Tokens
 from vivavoce.wire import items
 from vivavoce.wire.errors import ClientFault
@@ -221,3 +222,31 @@ def test_pictures_have_a_bound_of_their_own() -> None:
     with pytest.raises(ClientFault):
         conversation.check_room((picture("d", half), picture("e", 1)))
     conversation.add(picture("d", half))
+
+
+def test_a_message_has_a_bound_over_all_of_its_texts() -> None:
+    conversation = Conversation("conv_1", Tokens(), message_chars=10)
+
+    def message(name: str, *texts: str) -> Entry:
+        return Entry(items.MessageItem(name, "user", tuple(items.InputTextPart(text) for text in texts)))
+
+    conversation.add(message("a", "12345", "67890"))
+    with pytest.raises(ClientFault) as raised:
+        conversation.add(message("b", "12345", "678901"))
+    assert (raised.value.code, raised.value.param) == ("string_above_max_length", "item.content")
+    assert raised.value.message == (
+        "Invalid 'item.content': string too long. Expected a string with maximum length 10, "
+        "but got a string with length 11 instead."
+    )
+    assert len(conversation) == 1
+    with pytest.raises(ClientFault):
+        conversation.check_room((message("c", "1"), message("d", "x" * 11)))
+    call = items.FunctionCallItem("e", "call", "f", "x" * 11)
+    conversation.add(Entry(call))
+
+
+def test_a_message_of_one_response_alone_has_that_bound_too() -> None:
+    conversation = Conversation("conv_1", Tokens(), message_chars=3)
+    item = items.MessageItem("", "user", (items.InputTextPart("1234"),))
+    with pytest.raises(ClientFault, match="maximum length 3"):
+        context_of([(item, "response.input[0]")], conversation, Entry)

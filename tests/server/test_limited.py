@@ -14,9 +14,22 @@ import pytest
 import server_fixtures
 from aiohttp import ClientSession, WSServerHandshakeError
 from redis_server import RedisServer, redis_server
-from server_fakes import KEY, NAME, Fakes, Wire, config, endless, eventually, no_sessions, plain, serving, session
+from server_fakes import (
+    AZURE,
+    KEY,
+    NAME,
+    Fakes,
+    Wire,
+    config,
+    endless,
+    eventually,
+    no_sessions,
+    plain,
+    serving,
+    session,
+)
 
-from vivavoce.config import Config, CountersSettings, Secret
+from vivavoce.config import Config, CountersSettings, LimitSettings, Secret
 from vivavoce.server.app import Server
 
 fakes = server_fixtures.fakes
@@ -112,6 +125,24 @@ async def test_what_has_no_room_spills_over(fakes: Fakes) -> None:
         assert spare.status()[1].remaining < 100_000 - 4096
         async with session(server):
             pass
+
+
+async def test_the_texts_of_a_message_in_both_dialects(fakes: Fakes) -> None:
+    settings = msgspec.structs.replace(config(), limits=LimitSettings(message_chars=10))
+    long = [{"type": "input_text", "text": text} for text in ("12345", "678901")]
+    async with serving(settings) as server, ClientSession(f"http://127.0.0.1:{server.port}") as client:
+        for path in (AZURE, f"/openai/v1/realtime?model={NAME}"):
+            async with client.ws_connect(path, headers={"api-key": KEY}) as socket:
+                wire = Wire(socket)
+                for content, told in ((long, "error"), (long[1:], "conversation.item")):
+                    item = {"type": "message", "role": "user", "content": content}
+                    await wire.send("conversation.item.create", item=item)
+                    while not (event := await wire.next())["type"].startswith((told, "error")):
+                        pass
+                    assert event["type"].startswith(told)
+                    if told == "error":
+                        error = event["error"]
+                        assert (error["code"], error["param"]) == ("string_above_max_length", "item.content")
 
 
 # --------------------------------------------------------------------------------------- two servers, one Redis

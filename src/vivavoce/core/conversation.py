@@ -28,6 +28,8 @@ MAX_TEXT_CHARS: Final = 8 * 1024 * 1024
 """Characters of text in the items of one conversation, far above what any model reads at once."""
 MAX_IMAGE_BYTES: Final = 32 * 1024 * 1024
 """Bytes of pictures, in base64, in the items of one conversation: one and a half of the longest messages."""
+MESSAGE_CHARS: Final = 1_048_576
+"""Characters of all texts of one message, unless it is configured (protocol section 9.2)."""
 _NEAR: Final = 16
 """Entries at the end of the list that can change without a new snapshot of all."""
 
@@ -44,7 +46,9 @@ class _Node:
 class Conversation:
     """The items of one session, in order."""
 
-    def __init__(self, conversation_id: str, tokens: usage.Tokens) -> None:
+    def __init__(self, conversation_id: str, tokens: usage.Tokens, *, message_chars: int = MESSAGE_CHARS) -> None:
+        """``message_chars``: that all texts of one message may have together."""
+        self._message_chars = message_chars
         self.id = conversation_id
         self.tokens = tokens
         self._nodes: dict[str, _Node] = {}
@@ -104,14 +108,20 @@ class Conversation:
             raise errors.unknown_previous_item(str(previous_item_id))
 
     def check_room(self, entries: Iterable[Entry]) -> None:
-        """Raises ClientFault if there is no room for the text or the pictures of these."""
+        """Raises ClientFault if there is no room for the text or the pictures of these, or one is too long."""
         text = image = 0
         for entry in entries:
+            self.check_message(entry.item)
             text += _text_chars(entry.item)
             image += _image_bytes(entry)
         self.check_more(text)
         if image and self._image_bytes + image > MAX_IMAGE_BYTES:
             raise errors.conversation_full(MAX_IMAGE_BYTES, "bytes of images")
+
+    def check_message(self, item: items.Item) -> None:
+        """Raises ClientFault for a message of too many characters."""
+        if isinstance(item, items.MessageItem) and (chars := _text_chars(item)) > self._message_chars:
+            raise errors.string_too_long("item.content", self._message_chars, chars)
 
     def check_more(self, chars: int) -> None:
         """Raises ClientFault if there is no room for so many characters more."""

@@ -93,6 +93,7 @@ def context_of(
             if isinstance(item, items.FunctionCallOutputItem) and item.call_id not in calls:
                 check_call(conversation, item.call_id, f"{path}.call_id")
             entry = make(structs.replace(item, id=""))
+            conversation.check_message(entry.item)
         if isinstance(entry.item, items.FunctionCallItem):
             calls.add(entry.item.call_id)
         entries.append(entry)

@@ -173,6 +173,7 @@ async def assembled(
             audit=audit,
             ledger=ledger,
             sessions=sessions,
+            message_chars=config.limits.message_chars,
         )
         renewing = asyncio.create_task(sessions.renew_regularly(), name="renew sessions")
         stack.callback(renewing.cancel)

@@ -15,6 +15,7 @@ from aiohttp import WSMessage, WSMsgType, web
 from prometheus_client import Counter
 
 from vivavoce.core.contract import ReserveQuota
+from vivavoce.core.conversation import MESSAGE_CHARS
 from vivavoce.core.session import CLOSE_GOING_AWAY, Identity, Session
 from vivavoce.core.usage import Tokens
 from vivavoce.core.window import Window
@@ -107,10 +108,12 @@ class RealtimeEndpoint:
         audit: Audit | None = None,
         ledger: UsageLedger | None = None,
         sessions: SessionDirectory | None = None,
+        message_chars: int = MESSAGE_CHARS,
     ) -> None:
         """``session_seconds``: how long a session lasts, None for as long as in its dialect; ``metrics``: where
         sessions are counted; ``audit``: where it is written down who was refused; None for nowhere;
-        ``sessions``: where sessions are counted, None for those of this process.
+        ``sessions``: where sessions are counted, None for those of this process;
+        ``message_chars``: characters that a message may have.
         """
         self._deployments = deployments
         self._engines = engines
@@ -127,6 +130,7 @@ class RealtimeEndpoint:
         self._metrics = metrics
         self._ledger = ledger
         self._audit = audit
+        self._message_chars = message_chars
         self._sessions = sessions or SessionDirectory(MemoryState())
         self._counted: dict[Driver, _Counted] = {}
         self.empty = asyncio.Event()
@@ -327,6 +331,7 @@ class RealtimeEndpoint:
             sees_images=engines.speaker.sees_images,
             reasons=engines.speaker.reasons,
             window=Window(deployment.max_input, deployment.max_output),
+            message_chars=self._message_chars,
             reduces_noise=self._reduces_noise,
             speculates=served.allowance is not None,
             keeps_audio=codec.gives_audio_back or engines.speaker.hears_audio,
