@@ -306,9 +306,10 @@ def _environment(judge: Judge) -> Path:
         shutil.copy(judge.folder / "package.json", place)
         _do(["npm", "ci", "--ignore-scripts", "--no-audit", "--no-fund"], place)
     else:
-        _do([sys.executable, "-m", "venv", str(place)], CACHE)
-        pip = [str(place / "bin" / "python"), "-m", "pip", "--disable-pip-version-check", "install", "--quiet"]
-        _do([*pip, "--no-compile", "--no-deps", "--require-hashes", "-r", str(lock)], place)
+        _do([sys.executable, "-m", "venv", "--without-pip", str(place)], CACHE)
+        target = ["--python", str(place / "bin" / "python")]
+        pip = [sys.executable, "-m", "pip", "--disable-pip-version-check", *target]
+        _do([*pip, "install", "--quiet", "--no-compile", "--no-deps", "--require-hashes", "-r", str(lock)], place)
     stamp.write_text(digest)
     return place
 
