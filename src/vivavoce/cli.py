@@ -583,6 +583,7 @@ async def _replay(recorded: Recording, options: ReplayOptions, out: Path | None,
 def check_config(file: Annotated[Path, typer.Argument(metavar="FILE", help="Configuration file (TOML).")]) -> None:
     """Check a configuration file, with the options of its engines; nothing is started."""
     from vivavoce.cli_engines import print_table
+    from vivavoce.cli_prompts import prompt_table
     from vivavoce.engines.registry import Registry
     from vivavoce.gateway.deployments import Deployment, build_engines
     from vivavoce.gateway.limits import catalogue_of
@@ -629,6 +630,8 @@ def check_config(file: Annotated[Path, typer.Argument(metavar="FILE", help="Conf
             used = [recipe.engines.get(kind, "") for kind in ENGINE_KINDS]
             table.add_row(name, ", ".join(recipe.models), recipe.profile or "by connection", *used)
         print_table(table)
+    if config.prompts:
+        print_table(prompt_table(config.prompts))
     server = config.server
     place = f"{server.host}:{server.port}{', TLS' if server.tls_cert else ''}"
     if store:

@@ -222,7 +222,7 @@ class _Maker:
                 row,
                 _short(bad["value"]),
                 put(bad["value"]),
-                bad["code"],
+                bad.get("code"),
                 param,
                 bad["message"].replace("{param}", param or ""),
             )
@@ -323,8 +323,8 @@ class _Maker:
                     if all(isinstance(item, Literally) for item in items):
                         text = texts.unsupported("nope", texts.literals(items))
                         yield "unknown value within", ["nope"], "invalid_value", first, text
-                case MapOf():
-                    yield from _bad_maps(field, here)
+                case MapOf(values):
+                    yield from _bad_maps(field, values, here)
                 case _:
                     pass
 
@@ -333,7 +333,9 @@ def _put_in_array(put: PutBeside, first: list[Any], value: Any, beside: Mapping[
     return put([*first, value], beside)
 
 
-def _refused(row: str, shows: str, event: dict[str, Any], code: str, param: str | None, message: str) -> Probe:
+def _refused(
+    row: str, shows: str, event: dict[str, Any], code: str | None, param: str | None, message: str
+) -> Probe:
     return Probe(row, f"refused {shows}: {code}", event, refused=True, code=code, param=param, message=message)
 
 
@@ -390,9 +392,9 @@ def _too_long(shows: str, here: str, limit: int) -> _Bad:
     return shows, "x" * (limit + 1), "string_above_max_length", here, texts.wrong_length(here, limit, limit + 1)
 
 
-def _bad_maps(field: Field, here: str) -> Iterator[_Bad]:
+def _bad_maps(field: Field, values: tuple[Type, ...], here: str) -> Iterator[_Bad]:
     within = f"{here}.key"
-    yield "integer within", {"key": 3}, "invalid_type", within, texts.wrong_type(within, (Plain("string"),), 3)
+    yield "integer within", {"key": 3}, "invalid_type", within, texts.wrong_type(within, values, 3)
     if field.max_pairs is not None:
         pairs = {f"key{i}": "x" for i in range(field.max_pairs + 1)}
         text = texts.too_many(here, field.max_pairs, len(pairs))

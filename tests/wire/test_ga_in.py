@@ -36,7 +36,11 @@ FULL: Final[dict[str, dict[str, Any]]] = {
                 "retention_ratio": 0.8,
                 "token_limits": {"post_instructions": 8000},
             },
-            "prompt": None,
+            "prompt": {
+                "id": "p",
+                "version": "2",
+                "variables": {"a": "b", "c": {"type": "input_text", "text": "d"}},
+            },
             "audio": {
                 "input": {
                     "format": {"type": "audio/pcm", "rate": 24000},
@@ -87,7 +91,7 @@ FULL: Final[dict[str, dict[str, Any]]] = {
             "max_output_tokens": "inf",
             "conversation": "none",
             "metadata": {"k": "v"},
-            "prompt": None,
+            "prompt": {"id": "p"},
             "input": [
                 {"type": "item_reference", "id": "i1"},
                 {"type": "message", "role": "assistant", "content": [{"type": "output_text", "text": "Yes."}]},
@@ -143,6 +147,7 @@ def test_a_whole_session() -> None:
             include=("item.input_audio_transcription.logprobs",),
             tracing={"workflow_name": "w", "group_id": "g", "metadata": {"k": [1]}},
             truncation=sc.RetentionRatio(retention_ratio=0.8, post_instructions=8000),
+            prompt=sc.PromptReference(id="p", version="2", variables={"a": "b", "c": items.InputTextPart("d")}),
         ),
     )
 
@@ -220,6 +225,7 @@ def test_a_response() -> None:
             tools=(sc.FunctionTool("look", "Looks.", {"type": "object"}),),
             tool_choice="required",
             max_output_tokens=None,
+            prompt=sc.PromptReference(id="p"),
             conversation="none",
             metadata={"k": "v"},
             input=(
@@ -290,7 +296,19 @@ SPEAK: Final = "session.audio.output"
         ({"type": "realtime", "truncation": {"type": "retention_ratio", "retention_ratio": 1,
             "token_limits": {"post_instructions": -1}}},
             "integer_below_min_value", "session.truncation.token_limits.post_instructions"),
-        ({"type": "realtime", "prompt": {"id": "p"}}, "invalid_type", "session.prompt"),
+        ({"type": "realtime", "prompt": "p"}, "invalid_type", "session.prompt"),
+        ({"type": "realtime", "prompt": {"version": "1"}}, "missing_required_parameter", "session.prompt.id"),
+        ({"type": "realtime", "prompt": {"id": "p", "name": "n"}}, "unknown_parameter", "session.prompt.name"),
+        ({"type": "realtime", "prompt": {"id": "p", "variables": ["a"]}}, "invalid_type",
+            "session.prompt.variables"),
+        ({"type": "realtime", "prompt": {"id": "p", "variables": {"a": None}}}, "invalid_type",
+            "session.prompt.variables.a"),
+        ({"type": "realtime", "prompt": {"id": "p", "variables": {"a": {"text": "b"}}}},
+            "missing_required_parameter", "session.prompt.variables.a.type"),
+        ({"type": "realtime", "prompt": {"id": "p", "variables": {"a": {"type": "input_image", "image_url": "b"}}}},
+            "invalid_value", "session.prompt.variables.a.type"),
+        ({"type": "realtime", "prompt": {"id": "p", "variables": {"a": {"type": "input_text"}}}},
+            "missing_required_parameter", "session.prompt.variables.a.text"),
         ({"type": "realtime", "tools": [{"type": "mcp", "name": "x"}]}, "invalid_value", "session.tools[0].type"),
         ({"type": "realtime", "tool_choice": {"type": "function"}}, "missing_required_parameter",
          "session.tool_choice.name"),

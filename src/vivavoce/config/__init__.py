@@ -19,6 +19,7 @@ from vivavoce.config.identity import NO_GUID
 from vivavoce.config.limits import CapacitySettings, LimitSettings
 from vivavoce.config.loading import environment_key, load_config
 from vivavoce.config.models import LifecyclePolicy, ModelsSettings
+from vivavoce.config.prompts import PromptSettings
 from vivavoce.config.tables import (
     API_KEY_VARIABLE,
     DEFAULT_INSTRUCTIONS,
@@ -67,6 +68,7 @@ __all__ = [
     "ManagementSettings",
     "ModelsSettings",
     "Overrides",
+    "PromptSettings",
     "RecipeSettings",
     "ResourceSettings",
     "Secret",

@@ -17,6 +17,7 @@ from vivavoce.config.identity import read_identity
 from vivavoce.config.limits import LimitSettings, read_capacities
 from vivavoce.config.management import MANAGEMENT_TABLES, read_management, read_subscriptions
 from vivavoce.config.models import read_models
+from vivavoce.config.prompts import read_prompts
 from vivavoce.config.resource import check_account, read_accounts, read_store
 from vivavoce.config.tables import (
     API_KEY_VARIABLE,
@@ -31,7 +32,7 @@ from vivavoce.config.values import ConfigError, Secret
 
 _TABLES: Final = (
     *("server", "resource", "account", "audit", "models", "limits", "capacity", "counters"),
-    *("deployment", "recipe", "engine", "store"),
+    *("deployment", "recipe", "prompt", "engine", "store"),
     *MANAGEMENT_TABLES,
     *IDENTITY_TABLES,
 )
@@ -61,6 +62,7 @@ def load_config(path: Path | None, *, environ: Mapping[str, str], overrides: Ove
         # What it changes must be kept.
         store = StoreSettings()
     models, own_models = read_models(table, base)
+    account_names = (resource.name, *(one.name for one in accounts))
     return Config(
         server=msgspec.structs.replace(
             _override_tls(_override_server(server, overrides), overrides, base),
@@ -74,8 +76,9 @@ def load_config(path: Path | None, *, environ: Mapping[str, str], overrides: Ove
         own_models=own_models,
         limits=convert(table_of(table, "limits"), LimitSettings, "limits"),
         capacities=read_capacities(table),
-        deployments=read_deployments(table, (resource.name, *(one.name for one in accounts))),
+        deployments=read_deployments(table, account_names),
         recipes=read_recipes(table),
+        prompts=read_prompts(table, account_names),
         management=management,
         subscriptions=read_subscriptions(table),
         counters=read_counters(table, environ),

@@ -14,6 +14,7 @@ from vivavoce.config.counters import CountersSettings
 from vivavoce.config.identity import NO_GUID, Identity
 from vivavoce.config.limits import CapacitySettings, LimitSettings, ProvisionedSku
 from vivavoce.config.models import ModelsSettings
+from vivavoce.config.prompts import PromptSettings
 from vivavoce.config.values import ConfigError, Count, HiddenValues, Secret, Text
 
 EngineKind: TypeAlias = Literal[
@@ -249,6 +250,8 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
     deployments: tuple[DeploymentSettings, ...] = ()
     recipes: Mapping[str, RecipeSettings] = msgspec.field(default_factory=dict)
     """By name, in the order of the file, which is the order in which they are asked."""
+    prompts: Mapping[str, PromptSettings] = msgspec.field(default_factory=dict)
+    """By id."""
     store: StoreSettings | None = None
     """None: nothing is there but what is declared."""
     engines: Mapping[str, EngineSettings] = msgspec.field(default_factory=dict)

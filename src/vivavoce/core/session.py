@@ -25,7 +25,7 @@ from msgspec import UNSET
 
 from vivavoce.audio.formats import TICKS_PER_MS, AudioFormat, Clip
 from vivavoce.core import contract as c
-from vivavoce.core import settings, turns, usage
+from vivavoce.core import prompts, settings, turns, usage
 from vivavoce.core.context import Entry, ResponsePlan, chosen, plan_response
 from vivavoce.core.conversation import MESSAGE_CHARS, Conversation
 from vivavoce.core.deadlines import Deadlines
@@ -42,6 +42,7 @@ from vivavoce.wire import errors, items
 from vivavoce.wire import server_events as se
 from vivavoce.wire import session_config as sc
 from vivavoce.wire.errors import ClientFault
+from vivavoce.wire.prompts import Prompts
 
 CLOSE_GOING_AWAY: Final = 1001
 _UTTERANCE_TICKS: Final = 10 * turns.FRAME_TICKS
@@ -109,13 +110,12 @@ class Identity:
     """Characters that all texts of one message may have."""
     reduces_noise: bool = False
     """Whoever feeds the session applies ``input_audio_noise_reduction`` to the audio first."""
+    prompts: Prompts = field(default_factory=lambda: MappingProxyType({}))
 
     @property
     def abilities(self) -> settings.Abilities:
         """What its settings depend on."""
-        return settings.Abilities(
-            reduces_noise=self.reduces_noise, reasons=self.reasons, max_input=self.window.max_input
-        )
+        return settings.Abilities(self.reduces_noise, self.reasons, self.window.max_input, self.prompts)
 
 
 class Session:
@@ -640,6 +640,7 @@ class Session:
     def _response_create(self, options: sc.ResponseOptions) -> None:
         if self.kind != "realtime":
             raise errors.no_responses_here()
+        options = prompts.filled(options, self._identity.prompts, "response.prompt")
         in_band = options.conversation == "auto"
         for item, path in (*options.placed_input, *options.placed_append):
             self._check_parts(item, path)

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from types import MappingProxyType
 
 from msgspec import UNSET, structs
 
+from vivavoce.core import prompts
 from vivavoce.wire import errors
 from vivavoce.wire import session_config as sc
+from vivavoce.wire.prompts import Prompts
 
 
 def merge(config: sc.SessionConfig, patch: sc.SessionPatch, first: sc.SessionConfig) -> sc.SessionConfig:
@@ -18,7 +21,7 @@ def merge(config: sc.SessionConfig, patch: sc.SessionPatch, first: sc.SessionCon
     return structs.replace(config, **changes)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True)
 class Abilities:
     """What settings depend on that not every server or model has."""
 
@@ -27,12 +30,17 @@ class Abilities:
     """The model takes an effort to reason with."""
     max_input: int | None = None
     """Tokens that the model reads; None for any number."""
+    prompts: Prompts = field(default_factory=lambda: MappingProxyType({}))
+    """That may be named."""
 
 
 def applied(
     config: sc.SessionConfig, patch: sc.SessionPatch, first: sc.SessionConfig, abilities: Abilities
 ) -> sc.SessionConfig:
     """``config`` as the client wants it; see :func:`merge`. Raises ClientFault."""
+    if patch.prompt is not UNSET:
+        config = prompts.forgotten(config, first, abilities.prompts)
+        patch = prompts.filled(patch, abilities.prompts, "session.prompt")
     merged = merge(config, patch, first)
     if merged.input_audio_noise_reduction is not None and not abilities.reduces_noise:
         raise errors.no_noise_reduction("session.input_audio_noise_reduction")

@@ -25,6 +25,7 @@ from vivavoce.gateway.client_secrets import ClientSecrets
 from vivavoce.gateway.deployments import Deployments, Substitution, open_deployments
 from vivavoce.gateway.limits import Rules
 from vivavoce.gateway.models.upgrades import Upgrades
+from vivavoce.gateway.prompts import DeclaredPrompts
 from vivavoce.gateway.sessions import SessionDirectory
 from vivavoce.gateway.shared.base import SharedState
 from vivavoce.gateway.shared.opening import open_shared_state
@@ -158,6 +159,7 @@ async def assembled(
             sweeping = asyncio.create_task(sweep_usage(store, config.store.usage_days), name="sweep usage")
             stack.callback(sweeping.cancel)
         sessions = SessionDirectory(shared)
+        prompts = DeclaredPrompts(config)
         endpoint = RealtimeEndpoint(
             deployments=deployments,
             engines=engines,
@@ -169,6 +171,7 @@ async def assembled(
             compression=config.server.compression,
             tokens=tokens,
             reduces_noise=reduces_noise,
+            prompts=prompts,
             metrics=metrics,
             audit=audit,
             ledger=ledger,
@@ -183,6 +186,7 @@ async def assembled(
             doorkeeper=doorkeeper,
             body_timeout_s=config.server.request_timeout_s,
             reduces_noise=reduces_noise,
+            prompts=prompts,
             reasons=lambda deployment: engines(deployments[deployment.label]).speaker.reasons,
             metrics=metrics,
             audit=audit,

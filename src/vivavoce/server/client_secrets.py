@@ -34,6 +34,7 @@ from vivavoce.gateway.client_secrets import (
 from vivavoce.gateway.deployments import Deployment
 from vivavoce.gateway.headers import custom_headers
 from vivavoce.gateway.principals import Principal, Unknown
+from vivavoce.gateway.prompts import DeclaredPrompts
 from vivavoce.gateway.resource import Account, deployment_id, host_label, meant_account
 from vivavoce.gateway.roles import REALTIME
 from vivavoce.gateway.secret_doors import SECRET_DOORS, SecretDoor
@@ -45,6 +46,7 @@ from vivavoce.wire import errors, refusals, rest_errors
 from vivavoce.wire import server_events as se
 from vivavoce.wire.codec import Codec, codec_of
 from vivavoce.wire.faults import describe
+from vivavoce.wire.prompts import Prompts
 from vivavoce.wire.session_config import SessionConfig
 
 log = logging.getLogger(__name__)
@@ -69,18 +71,21 @@ class SecretsEndpoint:
         doorkeeper: Doorkeeper,
         body_timeout_s: float,
         reduces_noise: bool = False,
+        prompts: Callable[[str], Prompts] | None = None,
         reasons: Callable[[Deployment], bool] = lambda _: False,
         metrics: Metrics | None = None,
         audit: Audit | None = None,
     ) -> None:
-        """``reasons``: does the model of the deployment? ``metrics``: where they are counted;
-        ``audit``: where it is written down who got one, and who was nobody; None for nowhere.
+        """``prompts``: those of an account, by its id, None where no account has any; ``reasons``: does the model
+        of the deployment? ``metrics``: where they are counted; ``audit``: where it is written down who got one, and
+        who was nobody; None for nowhere.
         """
         self._secrets = secrets
         self._policy = policy
         self._doorkeeper = doorkeeper
         self._body_timeout_s = body_timeout_s
         self._reduces_noise = reduces_noise
+        self._prompts = prompts or DeclaredPrompts()
         self._reasons = reasons
         self._metrics = metrics
         self._audit = audit
@@ -142,8 +147,11 @@ class SecretsEndpoint:
             wanted = codec.secret_request(body, door.kind)
             deployment = door.deployment(model, wanted.kind, catalogue)
             check_life(account, deployment, self._policy, azure=door.is_azure)
-            abilities = abilities_of(
-                deployment, reduces_noise=self._reduces_noise, reasons=self._reasons(deployment)
+            abilities = settings.Abilities(
+                reduces_noise=self._reduces_noise,
+                reasons=self._reasons(deployment),
+                max_input=deployment.max_input,
+                prompts=self._prompts(deployment.account),
             )
             config = settings.begun(first_config(deployment), wanted.session, abilities)
         except errors.ClientFault as fault:
@@ -231,13 +239,13 @@ def first_config(deployment: Deployment) -> SessionConfig:
     return SessionConfig(instructions=deployment.instructions)
 
 
-def abilities_of(deployment: Deployment, *, reduces_noise: bool, reasons: bool) -> settings.Abilities:
-    """What the settings of its sessions depend on. ``reasons``: its model does."""
-    return settings.Abilities(reduces_noise=reduces_noise, reasons=reasons, max_input=deployment.max_input)
-
-
 def granted_config(
-    deployment: Deployment, grant: Grant | None, *, reduces_noise: bool, reasons: bool = False
+    deployment: Deployment,
+    grant: Grant | None,
+    *,
+    reduces_noise: bool,
+    reasons: bool = False,
+    prompts: Prompts | None = None,
 ) -> SessionConfig:
     """What a session begins with. Raises ClientFault where the deployment or the server is not any more what it was
     when the secret was minted.
@@ -250,7 +258,9 @@ def granted_config(
     codec = _codec(profile, deployment.strict)
     try:
         wanted = codec.secret_request(msgspec.json.decode(grant.body), grant.kind)
-        abilities = abilities_of(deployment, reduces_noise=reduces_noise, reasons=reasons)
+        abilities = settings.Abilities(
+            reduces_noise=reduces_noise, reasons=reasons, max_input=deployment.max_input, prompts=prompts or {}
+        )
         return settings.begun(first, wanted.session, abilities)
     except errors.ClientFault as fault:
         error = codec.secret_error(fault)

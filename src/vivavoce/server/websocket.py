@@ -23,6 +23,7 @@ from vivavoce.gateway.admission import Admission, AdmissionPolicy, Located, admi
 from vivavoce.gateway.audit import ANONYMOUS, Audit, Details, actor_of
 from vivavoce.gateway.deployments import Deployment, Deployments, Served
 from vivavoce.gateway.principals import Principal, Unknown
+from vivavoce.gateway.prompts import DeclaredPrompts
 from vivavoce.gateway.quota import Asked, Denied, Limiter, Reserved
 from vivavoce.gateway.roles import REALTIME
 from vivavoce.gateway.sessions import SessionDirectory
@@ -42,6 +43,7 @@ from vivavoce.wire import server_events as se
 from vivavoce.wire.codec import Codec, codec_of
 from vivavoce.wire.dialects.profiles import session_seconds
 from vivavoce.wire.errors import ClientFault
+from vivavoce.wire.prompts import Prompts
 from vivavoce.wire.refusals import RefusedHandshake, RefusedSession
 from vivavoce.wire.session_config import SessionConfig
 
@@ -104,16 +106,17 @@ class RealtimeEndpoint:
         compression: bool,
         tokens: Tokens | None = None,
         reduces_noise: bool = False,
+        prompts: Callable[[str], Prompts] | None = None,
         metrics: Metrics | None = None,
         audit: Audit | None = None,
         ledger: UsageLedger | None = None,
         sessions: SessionDirectory | None = None,
         message_chars: int = MESSAGE_CHARS,
     ) -> None:
-        """``session_seconds``: how long a session lasts, None for as long as in its dialect; ``metrics``: where
-        sessions are counted; ``audit``: where it is written down who was refused; None for nowhere;
-        ``sessions``: where sessions are counted, None for those of this process;
-        ``message_chars``: characters that a message may have.
+        """``session_seconds``: how long a session lasts, None for as long as in its dialect; ``prompts``: those of
+        an account, by its id, None where no account has any; ``metrics``: where sessions are counted; ``audit``:
+        where it is written down who was refused; None for nowhere; ``sessions``: where sessions are counted, None
+        for those of this process; ``message_chars``: characters that a message may have.
         """
         self._deployments = deployments
         self._engines = engines
@@ -125,6 +128,7 @@ class RealtimeEndpoint:
         self._compression = compression
         self._tokens = tokens or Tokens()
         self._reduces_noise = reduces_noise
+        self._prompts = prompts or DeclaredPrompts()
         self._codecs: dict[tuple[str, bool, bool], Codec] = {}
         self._open: set[SocketOutbox] = set()
         self._metrics = metrics
@@ -187,6 +191,7 @@ class RealtimeEndpoint:
                 admission.grant,
                 reduces_noise=self._reduces_noise,
                 reasons=admission.grant is not None and self._engines(served).speaker.reasons,
+                prompts=self._prompts(admission.deployment.account),
             )
         except ClientFault as fault:
             refused = refusals.secret_does_not_fit(fault.message)
@@ -333,6 +338,7 @@ class RealtimeEndpoint:
             window=Window(deployment.max_input, deployment.max_output),
             message_chars=self._message_chars,
             reduces_noise=self._reduces_noise,
+            prompts=self._prompts(deployment.account),
             speculates=served.allowance is not None,
             keeps_audio=codec.gives_audio_back or engines.speaker.hears_audio,
         )

@@ -86,6 +86,7 @@ class PureRunner:
             holds_outputs=self._codec.holds_outputs,
             sees_images=settings.sees_images,
             reasons=settings.reasons,
+            prompts=settings.prompts,
             # As for a model that reads; on the server the puppet hears. A client must not tell one from the other.
             keeps_audio=self._codec.gives_audio_back,
         )

@@ -16,8 +16,11 @@ from typing import Any, Final, Literal, TypeAlias, cast, get_args
 
 import msgspec
 
+from vivavoce.config import ConfigError
+from vivavoce.config.prompts import read_prompts
 from vivavoce.engines.base import Usage
 from vivavoce.wire.dialects.profiles import GA_PROFILES, NAMES
+from vivavoce.wire.prompts import StoredPrompt
 from vivavoce.wire.session_config import SessionKind
 
 DEPLOYMENT: Final = "puppet"
@@ -252,6 +255,8 @@ class Settings:
     """The model takes pictures."""
     reasons: bool = False
     """The model takes an effort to reason with."""
+    prompts: dict[str, StoredPrompt] = field(default_factory=dict)
+    """By id."""
     engine_rate: int = 24000
     """Hz of the sound that the puppet model makes; 8000 where a script wants G.711 as it is."""
     both: bool = False
@@ -350,6 +355,7 @@ class _Reader:
         self.path = path
         self.settings = Settings()
         self.steps: list[Step] = []
+        self._prompts: dict[str, list[object]] = {}
 
     def take(self, number: int, line: str) -> None:
         mark, rest = line[0], line[1:].strip()
@@ -401,6 +407,14 @@ class _Reader:
                 self.settings.noise_reduction = {"on": True, "off": False}[value]
             case "speculate" | "sees_images" | "reasons":
                 setattr(self.settings, name, {"on": True, "off": False}[value])
+            case "prompt":
+                name, _, version = value.partition(" ")
+                self._prompts.setdefault(name, []).append(_json(version))
+                table = {name: {"version": self._prompts[name]}}
+                try:
+                    self.settings.prompts[name] = read_prompts({"prompt": table}, ("",))[name].prompt
+                except ConfigError as wrong:
+                    raise ValueError(str(wrong)) from wrong
             case "quota":
                 for pair in value.split():
                     key, _, amount = pair.partition("=")

@@ -124,6 +124,7 @@ class _Theatre:
             session_seconds=settings.session_seconds,
             compression=True,
             reduces_noise=settings.noise_reduction,
+            prompts=lambda _: settings.prompts,
         )
 
     @asynccontextmanager

@@ -281,6 +281,15 @@ def wrong_session_kind(update: str, session: str) -> ClientFault:
     )
 
 
+def unknown_prompt(prompt_id: str) -> ClientFault:
+    """As the service has it for its other APIs. Source: github.com/miharekar/visualizer issue 198."""
+    return ClientFault(None, f"Prompt with id '{shown(prompt_id)}' not found.")
+
+
+def unknown_prompt_version(prompt_id: str, version: str) -> ClientFault:
+    return ClientFault(None, f"Prompt with id '{shown(prompt_id)}' and version '{shown(version)}' not found.")
+
+
 def no_responses_here() -> ClientFault:
     return ClientFault(
         "invalid_parameter", "Passing a response create event to a transcription session is not allowed."

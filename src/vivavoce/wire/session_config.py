@@ -11,7 +11,7 @@ from typing import Any, ClassVar, Final, Literal, TypeAlias, get_args
 import msgspec
 from msgspec import UNSET, UnsetType
 
-from vivavoce.wire.items import ContextItem, Item
+from vivavoce.wire.items import ContextItem, InputTextPart, Item
 
 Modality: TypeAlias = Literal["text", "audio"]
 AudioFormatName: TypeAlias = Literal["pcm16", "g711_ulaw", "g711_alaw"]
@@ -106,6 +106,16 @@ ReasoningEffort: TypeAlias = Literal["minimal", "low", "medium", "high", "xhigh"
 """How long a model that reasons thinks before it answers."""
 
 
+class PromptReference(msgspec.Struct, frozen=True, kw_only=True):
+    """A stored prompt, as the client names it."""
+
+    id: str
+    version: str | UnsetType | None = UNSET
+    """Not named, or null: the one that the prompt has by default."""
+    variables: Mapping[str, str | InputTextPart] | UnsetType | None = UNSET
+    """What goes into its gaps, by name."""
+
+
 class SessionConfig(msgspec.Struct, frozen=True, kw_only=True):
     """The full effective configuration of a session; replaced as a whole, never changed in place."""
 
@@ -132,6 +142,8 @@ class SessionConfig(msgspec.Struct, frozen=True, kw_only=True):
     """False: a response calls one function at most. None leaves it to the model, as true does."""
     reasoning: ReasoningEffort | None = None
     """None leaves it to the model."""
+    prompt: PromptReference | None = None
+    """Kept and shown; what it says has become part of the other settings."""
 
 
 class SessionPatch(msgspec.Struct, frozen=True, kw_only=True):
@@ -157,6 +169,7 @@ class SessionPatch(msgspec.Struct, frozen=True, kw_only=True):
     truncation: Truncation | UnsetType = UNSET
     parallel_tool_calls: bool | UnsetType = UNSET
     reasoning: ReasoningEffort | UnsetType | None = UNSET
+    prompt: PromptReference | UnsetType | None = UNSET
 
 
 class ResponseOptions(msgspec.Struct, frozen=True, kw_only=True):
@@ -172,6 +185,8 @@ class ResponseOptions(msgspec.Struct, frozen=True, kw_only=True):
     max_output_tokens: int | UnsetType | None = UNSET
     parallel_tool_calls: bool | UnsetType = UNSET
     reasoning: ReasoningEffort | UnsetType | None = UNSET
+    prompt: PromptReference | UnsetType | None = UNSET
+    """Null is as good as none: that of the session remains."""
     conversation: Literal["auto", "none"] = "auto"
     metadata: Mapping[str, str] | None = None
     input: tuple[ContextItem, ...] | None = None

@@ -96,6 +96,7 @@ def _session(shape: own.SessionIn) -> sc.SessionPatch:
         truncation=_truncation(shape.truncation),
         parallel_tool_calls=shape.parallel_tool_calls,
         reasoning=_reasoning(shape.reasoning),
+        prompt=_prompt(shape.prompt),
     )
 
 
@@ -153,6 +154,20 @@ def _reasoning(shape: own.ReasoningIn | UnsetType | None) -> sc.ReasoningEffort 
     return or_(shape.effort, None) if isinstance(shape, own.ReasoningIn) else shape
 
 
+def _prompt(shape: own.PromptIn | UnsetType | None) -> sc.PromptReference | UnsetType | None:
+    if not isinstance(shape, own.PromptIn):
+        return shape
+    if not isinstance(shape.variables, dict):
+        return sc.PromptReference(id=shape.id, version=shape.version, variables=shape.variables)
+    variables = {name: _variable(value) for name, value in shape.variables.items()}
+    return sc.PromptReference(id=shape.id, version=shape.version, variables=variables)
+
+
+def _variable(shape: own.VariableIn) -> str | items.InputTextPart:
+    assert not isinstance(shape, own.ImageVariableIn), "it is refused when it is made"
+    return shape if isinstance(shape, str) else items.InputTextPart(shape.text)
+
+
 def _tool_choice(shape: own.ToolChoiceIn | UnsetType) -> sc.ToolChoice | UnsetType:
     return sc.NamedFunction(shape.name) if isinstance(shape, own.NamedToolIn) else shape
 
@@ -169,6 +184,7 @@ def _options(shape: own.ResponseIn) -> sc.ResponseOptions:
         max_output_tokens=None if shape.max_output_tokens == "inf" else shape.max_output_tokens,
         parallel_tool_calls=shape.parallel_tool_calls,
         reasoning=_reasoning(shape.reasoning),
+        prompt=_prompt(shape.prompt),
         conversation=or_(shape.conversation, "auto"),
         metadata=or_(shape.metadata, None),
         input=None if isinstance(shape.input, UnsetType) else tuple(map(_context_item, shape.input)),

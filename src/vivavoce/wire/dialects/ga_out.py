@@ -242,7 +242,7 @@ def _session(session: se.Session) -> dict[str, Any]:
         "max_output_tokens": max_tokens(config.max_output_tokens),
         "tracing": config.tracing,
         "truncation": _truncation(config.truncation),
-        "prompt": None,
+        "prompt": config.prompt,
         "expires_at": session.expires_at,
         "audio": {
             "input": _audio_input(config),

@@ -1,7 +1,8 @@
 """Client events as the GA dialect spells them: one typed shape an object (protocol sections 3.3, 4 and 8.1).
 
 What both dialects spell alike, and how shapes work, is in ``shapes``; what these mean is in ``ga_in``. What this
-server cannot do has no shape, so that it is refused and not ignored: stored prompts, MCP tools, custom voices.
+server cannot do has no shape, so that it is refused and not ignored: MCP tools, custom voices, variables of prompts
+that are pictures or files.
 """
 
 from __future__ import annotations
@@ -117,6 +118,33 @@ class RetentionRatioIn(Shape, kw_only=True):
 TruncationIn: TypeAlias = Literal["auto", "disabled"] | RetentionRatioIn
 
 
+class ImageVariableIn(Shape, tag_field="type", tag="input_image", kw_only=True):
+    """A picture in a prompt, which is text here. It has a shape since without another one ``input_text`` might be
+    left out."""
+
+    tolerated = True
+
+    image_url: Any = UNSET
+    file_id: Any = UNSET
+    detail: Any = UNSET
+
+    def __post_init__(self) -> None:
+        raise ValueError
+
+    @classmethod
+    def faults(cls, value: dict[str, Any], path: str) -> Iterator[Found]:
+        yield Phase.TYPE, errors.unsupported_value(f"{path}.type", "input_image", ("input_text",))
+
+
+VariableIn: TypeAlias = Text | InputTextIn | ImageVariableIn
+
+
+class PromptIn(Shape, kw_only=True):
+    id: str
+    version: str | UnsetType | None = UNSET
+    variables: dict[str, VariableIn] | UnsetType | None = UNSET
+
+
 # ------------------------------------------------------------------------------------------------------ sessions
 
 
@@ -150,7 +178,7 @@ class SessionIn(SpeakingShape, tag_field="type", tag="realtime", kw_only=True):
     parallel_tool_calls: bool | UnsetType = UNSET
     reasoning: ReasoningIn | UnsetType | None = UNSET
     truncation: TruncationIn | UnsetType = UNSET
-    prompt: UnsetType | None = UNSET
+    prompt: PromptIn | UnsetType | None = UNSET
     audio: AudioIn | UnsetType = UNSET
     include: list[Include] | UnsetType | None = UNSET
 
@@ -228,7 +256,7 @@ class ResponseIn(SpeakingShape, kw_only=True):
     reasoning: ReasoningIn | UnsetType | None = UNSET
     conversation: Literal["auto", "none"] | UnsetType = UNSET
     metadata: Metadata | UnsetType | None = UNSET
-    prompt: UnsetType | None = UNSET
+    prompt: PromptIn | UnsetType | None = UNSET
     input: list[ContextItemIn] | UnsetType = UNSET
 
 
