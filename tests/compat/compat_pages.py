@@ -271,12 +271,17 @@ def _sent(case: ErrorCase) -> str:
         text = line.removeprefix(">raw ").removeprefix("> ")
         text = text if len(text) <= _SHOWN else f"{text[:_SHOWN]} ..."
         return f"`{text}`".replace("${i*33}", "i" * 33).replace("NESTED", "{...}").replace("$item", "item_...")
-    return {
+    shown = {
         ">binary": "a binary frame",
         "> append": f"an append of {line.removeprefix('> append ')}",
+        "> message": f"a message of {line.removeprefix('> message ')}",
         "> silence": "audio",
         "@ +": "time",
-    }[next(start for start in (">binary", "> append", "> silence", "@ +") if line.startswith(start))]
+    }
+    for start, text in shown.items():
+        if line.startswith(start):
+            return text
+    raise ValueError(f"nobody has said how to show {line!r}")
 
 
 # ---------------------------------------------------------------------------------------------------- markdown

@@ -415,6 +415,8 @@ class Api:
             "my-own": "own",
             "gpt-4o-mini": "p",
         }
+        self.faults: dict[str, str] = {}
+        """Of recipes that could not do their work."""
         self.records: list[tuple[Any, ...]] = []
         rules = Rules(
             CATALOGUE,
@@ -436,6 +438,7 @@ class Api:
             lambda record: (
                 None if "Provisioned" in record.sku.name else (record.sku.capacity * 1000, record.sku.capacity * 6)
             ),
+            fault_of=lambda record: self.faults.get(record.recipe),
             page=page,
         )
         self._management = Management(

@@ -270,6 +270,14 @@ async def test_what_does_not_fit_is_refused_and_nothing_is_kept(
     assert api.store.current.deployment(BANK, "teller") is None
 
 
+async def test_a_recipe_that_cannot_serve_the_model(api: Api) -> None:
+    api.faults["own"] = "nothing could be read"
+    answer = await api.ask("PUT", TELLER, wanted("my-own", None, sku="GlobalStandard"))
+    assert refusal(answer) == (400, "DeploymentModelNotSupported", "properties.model.name")
+    assert "cannot serve it: nothing could be read." in answer.body["error"]["message"]
+    assert api.store.current.deployment(BANK, "teller") is None
+
+
 @pytest.mark.parametrize("name", ["-x", "a b", "x" * 65, "a,b"])
 async def test_names_of_deployments(name: str, api: Api) -> None:
     answer = await api.ask("PUT", f"{BANK}/deployments/{name.replace(' ', '%20')}", wanted())

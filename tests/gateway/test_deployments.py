@@ -40,6 +40,7 @@ from vivavoce.gateway.quota import Asked, Denied, Quota
 from vivavoce.gateway.resource import DeploymentRecord, Model, Sku
 from vivavoce.gateway.shared.memory import MemoryState
 from vivavoce.gateway.store.declared import Declared
+from vivavoce.gateway.windows import window_fault
 from vivavoce.wire.server_events import Usage
 from vivavoce.wire.session_config import VOICES
 
@@ -171,6 +172,38 @@ def test_a_window_has_room_for_what_is_read(bench: Bench, tmp_path: Path) -> Non
     with pytest.raises(ConfigError) as fault:
         build_engines(configured(text, tmp_path), bench)
     assert str(fault.value) == "deployment[0].max_output: nothing could be read: the context_window is 4096 tokens"
+
+
+@pytest.mark.parametrize(
+    ("options", "context"),
+    [
+        ("models = ['gpt-realtime']\nmax_output = 32_768", 32_768),
+        ("models = ['my-own']\nmax_output = 128_000", 128_000),
+        ("models = ['*']\ncontext_window = 8192\nmax_output = 8192", 8192),
+        ("models = ['gpt-realtime', 'gpt-4o-realtime-preview']\nmax_output = 36_000", None),
+        ("models = ['gpt-realtime']\nmax_output = 32_767", None),
+        ("models = ['gpt-realtime']\ncontext_window = 50_000\nmax_output = 40_000", None),
+        ("models = ['*']\ncontext_window = 8192", None),
+    ],
+)
+def test_a_recipe_has_room_for_some_model(options: str, context: int | None, bench: Bench, tmp_path: Path) -> None:
+    config = configured(f"[recipe.r]\n{options}\n", tmp_path)
+    if context is None:
+        build_engines(config, bench)
+        return
+    with pytest.raises(ConfigError) as fault:
+        build_engines(config, bench)
+    assert str(fault.value) == (
+        f"recipe.r.max_output: nothing could be read: the context_window is {context} tokens"
+    )
+
+
+def test_the_window_of_a_recipe_is_that_of_the_model(tmp_path: Path) -> None:
+    recipe = configured("[recipe.r]\nmodels = ['*']\nmax_output = 36_000\n", tmp_path).recipes["r"]
+    fault = "nothing could be read: the context_window is 32768 tokens"
+    assert window_fault(Model("gpt-realtime", "2025-08-28"), recipe) == fault
+    assert window_fault(Model("gpt-4o-realtime-preview", "2025-06-03"), recipe) is None
+    assert window_fault(Model("gpt-realtime", "2025-08-28"), None) is None
 
 
 def test_a_model_is_found_by_deployment_then_model_then_reported_name(tmp_path: Path) -> None:

@@ -51,7 +51,7 @@ from vivavoce.gateway.resource import DeploymentRecord, Directory, deployment_id
 from vivavoce.gateway.shared.base import SharedState
 from vivavoce.gateway.shared.memory import MemoryState
 from vivavoce.gateway.store.declared import Declared
-from vivavoce.gateway.windows import ModelWindow, window_of
+from vivavoce.gateway.windows import check_recipe_window, check_window, window_under
 from vivavoce.wire.session_config import VOICES
 
 logger = logging.getLogger(__name__)
@@ -138,7 +138,7 @@ class Deployment:
     def of(cls, settings: DeploymentSettings, catalogue: ModelCatalogue | None = None) -> Deployment:
         """``catalogue``: what a unit of throughput is worth, None for the shipped one. Raises :class:`ConfigError`
         where it is provisioned, and nothing is known of the throughput of its model."""
-        window = _window(settings)
+        window = window_under(settings, settings.model, settings.version)
         return cls(
             name=settings.name,
             model=settings.model,
@@ -344,10 +344,11 @@ def build_engines(config: Config, registry: Registry) -> EngineSet:
             if (kind, name) not in plans:
                 plans[kind, name] = _plan(config, registry, kind, name, f"{path}.{kind}")
     engines = {key: _create(key[0], plan, registry, config.base) for key, plan in plans.items()}
-    for index, window in enumerate(map(_window, config.deployments)):
-        _check_window(f"deployment[{index}]", window.context, window.output)
+    for index, one in enumerate(config.deployments):
+        check_window(window_under(one, one.model, one.version), f"deployment[{index}]")
+    for name, recipe in config.recipes.items():
+        check_recipe_window(recipe, f"recipe.{name}")
     for path, settings in works:
-        _check_window(path, settings.context_window, settings.max_output)
         if settings.speculate:
             _check_speculation(f"{path}.speculate", settings, engines)
     return EngineSet(engines)
@@ -357,18 +358,6 @@ def _works_of(config: Config) -> list[tuple[str, WorkSettings]]:
     """All that names engines, and its path."""
     deployments = ((f"deployment[{at}]", one) for at, one in enumerate(config.deployments))
     return [*deployments, *((f"recipe.{name}", one) for name, one in config.recipes.items())]
-
-
-def _window(settings: DeploymentSettings) -> ModelWindow:
-    """As it is configured, and else that of the model."""
-    window = window_of(settings.model, settings.version)
-    context = settings.context_window or window.context
-    return ModelWindow(context, settings.max_output or min(window.output, context // 2))
-
-
-def _check_window(path: str, context: int | None, output: int | None) -> None:
-    if context is not None and output is not None and output >= context:
-        raise ConfigError(f"{path}.max_output", f"nothing could be read: the context_window is {context} tokens")
 
 
 def _check_speculation(path: str, settings: WorkSettings, engines: Mapping[EngineKey, Engine]) -> None:

@@ -31,6 +31,7 @@ from vivavoce.gateway.deployments import Deployments
 from vivavoce.gateway.limits import Rules
 from vivavoce.gateway.recipes import Recipes
 from vivavoce.gateway.store.base import Store
+from vivavoce.gateway.windows import window_fault
 from vivavoce.runtime.bugs import outline
 from vivavoce.server.identity import Doorkeeper
 
@@ -47,13 +48,15 @@ def management_endpoint(
     rules = Rules.of(config)
     offers = Offers(rules)
     serving = Serving(deployments, rules)
+    recipes = Recipes(config)
     operations = DeploymentOperations(
         store,
         rules,
         offers,
-        Recipes(config).bind,
+        recipes.bind,
         serving.state,
         serving.rates,
+        fault_of=lambda record: window_fault(record.model, recipes.work(record)),
     )
     management = Management(
         store,

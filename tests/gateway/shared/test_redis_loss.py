@@ -215,3 +215,28 @@ async def test_keys_have_the_prefix_and_end(redis: RedisServer) -> None:
     assert ends.keys() == {"here:counters:d", "here:value:a", "here:group:g"}
     assert 29_000 < ends["here:value:a"] <= 30_000
     assert all(60_000 < ends[key] <= 120_000 for key in ("here:counters:d", "here:group:g"))
+
+
+async def test_it_closes_though_a_cancellation_is_swallowed(
+    redis: RedisServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked, swallowed = asyncio.Event(), asyncio.Event()
+
+    async def joined(*_: object) -> tuple[bool, int]:
+        """As a client does whose connection breaks just then."""
+        asked.set()
+        try:
+            await asyncio.Event().wait()
+        except asyncio.CancelledError:
+            if swallowed.is_set():
+                raise
+            swallowed.set()
+            raise Unavailable("cancelled") from None
+        return True, 1
+
+    async with processes(redis, Clock(), "closed") as states:
+        monkeypatch.setattr(states[0], "_joined", joined)
+        await asyncio.wait_for(asked.wait(), PATIENCE_S)
+        async with asyncio.timeout(PATIENCE_S):
+            await states[0].close()
+    assert swallowed.is_set()

@@ -75,16 +75,19 @@ class DeploymentOperations:
         state: Callable[[DeploymentRecord], State],
         rates: Callable[[DeploymentRecord], tuple[int, int] | None],
         *,
+        fault_of: Callable[[DeploymentRecord], str | None] = lambda _: None,
         page: int = PAGE,
     ) -> None:
         """``recipe_for``: what would do a model's work, None for nothing. ``state``: whether it does it now.
-        ``rates``: tokens and requests per minute that a deployment is held to, None where PTU decide."""
+        ``rates``: tokens and requests per minute that a deployment is held to, None where PTU decide.
+        ``fault_of``: why its recipe could not do its work, None where it could."""
         self._store = store
         self._rules = rules
         self._offers = offers
         self._recipe_for = recipe_for
         self._state = state
         self._rates = rates
+        self._fault_of = fault_of
         self._page = page
         self.operations: Mapping[str, Operation] = {
             "Deployments_CreateOrUpdate": self._put,
@@ -178,8 +181,12 @@ class DeploymentOperations:
         recipe = self._recipe_for(model)
         if recipe is None:
             raise errors.no_recipe(model.full_name)
+        record = replace(record, recipe=recipe)
+        fault = self._fault_of(record)
+        if fault is not None:
+            raise errors.useless_recipe(model.full_name, fault)
         self._check_throughput(record)
-        return await self._save(call, account, replace(record, recipe=recipe), offered, created=201)
+        return await self._save(call, account, record, offered, created=201)
 
     async def _patch(self, call: Call) -> Answer:
         account, there = account_of(call), _record_of(call)

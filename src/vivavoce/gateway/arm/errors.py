@@ -352,6 +352,12 @@ def no_throughput(model: str, known: str) -> ArmError:
     return ArmError(400, "InvalidResourceProperties", text, target="sku.name")
 
 
+def useless_recipe(model: str, fault: str) -> ArmError:
+    """Ours alone, as :func:`no_recipe`."""
+    text = f"The engines that this server has for the model '{model}' cannot serve it: {fault}."
+    return ArmError(400, "DeploymentModelNotSupported", text, target="properties.model.name")
+
+
 def sku_unknown(sku: str) -> ArmError:
     return invalid_property(f"The deployment sku name '{sku}' is invalid.", "sku.name")
 

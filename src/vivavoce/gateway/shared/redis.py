@@ -206,11 +206,12 @@ class RedisState:
         self._looking = asyncio.get_running_loop().create_task(self._look_regularly(), name="look for Redis")
 
     async def close(self) -> None:
-        if self._looking is not None:
-            self._looking.cancel()
-            with suppress(asyncio.CancelledError):
-                await self._looking
-            self._looking = None
+        looking, self._looking = self._looking, None
+        if looking is not None:
+            while not looking.done():
+                # Again and again: a connection that fails at that moment swallows it.
+                looking.cancel()
+                await asyncio.wait([looking], timeout=PATIENCE_S)
             if self.reachable:
                 with suppress(Unavailable):
                     await self.leave(_PROCESSES, self._process)
