@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
 from vivavoce.core.context import Entry
-from vivavoce.core.conversation import MAX_IMAGE_BYTES, ROOT, Conversation, truncated
+from vivavoce.core.conversation import MAX_IMAGE_BYTES, ROOT, Conversation, MessageLimits, truncated
 from vivavoce.core.entries import context_of
 from vivavoce.core.usage import Tokens
 from vivavoce.wire import items
@@ -225,7 +225,7 @@ def test_pictures_have_a_bound_of_their_own() -> None:
 
 
 def test_a_message_has_a_bound_over_all_of_its_texts() -> None:
-    conversation = Conversation("conv_1", Tokens(), message_chars=10)
+    conversation = Conversation("conv_1", Tokens(), MessageLimits(chars=10))
 
     def message(name: str, *texts: str) -> Entry:
         return Entry(items.MessageItem(name, "user", tuple(items.InputTextPart(text) for text in texts)))
@@ -246,7 +246,7 @@ def test_a_message_has_a_bound_over_all_of_its_texts() -> None:
 
 
 def test_a_message_of_one_response_alone_has_that_bound_too() -> None:
-    conversation = Conversation("conv_1", Tokens(), message_chars=3)
+    conversation = Conversation("conv_1", Tokens(), MessageLimits(chars=3))
     item = items.MessageItem("", "user", (items.InputTextPart("1234"),))
     with pytest.raises(ClientFault, match="maximum length 3"):
         context_of([(item, "response.input[0]")], conversation, Entry)

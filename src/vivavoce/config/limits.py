@@ -30,6 +30,8 @@ class LimitSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     """Quota of a subscription in a region, for each provisioned sku and whatever the model; None: no quota."""
     message_chars: Annotated[int, msgspec.Meta(ge=1, le=8_388_608)] = 1_048_576
     """Characters of all texts of one message of a conversation."""
+    message_images: Annotated[int, msgspec.Meta(ge=1, le=10_000)] = 50
+    """Pictures of one message."""
     government_quota: bool = True
     """A subscription gets no more tokens per minute of a model in a government region than the catalogue says."""
 

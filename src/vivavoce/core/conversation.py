@@ -14,7 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
-from typing import Final
+from typing import Final, NamedTuple
 
 from vivavoce.audio.formats import TICKS_PER_MS
 from vivavoce.core import usage
@@ -28,7 +28,6 @@ MAX_TEXT_CHARS: Final = 8 * 1024 * 1024
 """Characters of text in the items of one conversation, far above what any model reads at once."""
 MAX_IMAGE_BYTES: Final = 32 * 1024 * 1024
 """Bytes of pictures, in base64, in the items of one conversation: one and a half of the longest messages."""
-MESSAGE_CHARS: Final = 1_048_576
 """Characters of all texts of one message, unless it is configured (protocol section 9.2)."""
 _NEAR: Final = 16
 """Entries at the end of the list that can change without a new snapshot of all."""
@@ -43,12 +42,23 @@ class _Node:
     """It is not in the context any more."""
 
 
+class MessageLimits(NamedTuple):
+    """What one message may hold (protocol section 9.2)."""
+
+    chars: int = 1_048_576
+    """Characters of all its texts."""
+    images: int = 50
+
+
+MESSAGE_LIMITS: Final = MessageLimits()
+"""The service's."""
+
+
 class Conversation:
     """The items of one session, in order."""
 
-    def __init__(self, conversation_id: str, tokens: usage.Tokens, *, message_chars: int = MESSAGE_CHARS) -> None:
-        """``message_chars``: that all texts of one message may have together."""
-        self._message_chars = message_chars
+    def __init__(self, conversation_id: str, tokens: usage.Tokens, limits: MessageLimits = MESSAGE_LIMITS) -> None:
+        self._limits = limits
         self.id = conversation_id
         self.tokens = tokens
         self._nodes: dict[str, _Node] = {}
@@ -119,9 +129,14 @@ class Conversation:
             raise errors.conversation_full(MAX_IMAGE_BYTES, "bytes of images")
 
     def check_message(self, item: items.Item) -> None:
-        """Raises ClientFault for a message of too many characters."""
-        if isinstance(item, items.MessageItem) and (chars := _text_chars(item)) > self._message_chars:
-            raise errors.string_too_long("item.content", self._message_chars, chars)
+        """Raises ClientFault for a message of too many characters or pictures."""
+        if not isinstance(item, items.MessageItem):
+            return
+        if (chars := _text_chars(item)) > self._limits.chars:
+            raise errors.string_too_long("item.content", self._limits.chars, chars)
+        images = sum(isinstance(part, items.InputImagePart) for part in item.content)
+        if images > self._limits.images:
+            raise errors.too_many_images("item.content", self._limits.images, images)
 
     def check_more(self, chars: int) -> None:
         """Raises ClientFault if there is no room for so many characters more."""

@@ -27,7 +27,7 @@ from vivavoce.audio.formats import TICKS_PER_MS, AudioFormat, Clip
 from vivavoce.core import contract as c
 from vivavoce.core import prompts, settings, turns, usage
 from vivavoce.core.context import Entry, ResponsePlan, chosen, plan_response
-from vivavoce.core.conversation import MESSAGE_CHARS, Conversation
+from vivavoce.core.conversation import MESSAGE_LIMITS, Conversation, MessageLimits
 from vivavoce.core.deadlines import Deadlines
 from vivavoce.core.entries import appended, check_call, check_parts, context_of, entry_of
 from vivavoce.core.held import HeldOutputs
@@ -106,8 +106,7 @@ class Identity:
     reasons: bool = False
     """The model takes an effort to reason with."""
     window: Window = field(default_factory=Window)
-    message_chars: int = MESSAGE_CHARS
-    """Characters that all texts of one message may have."""
+    message_limits: MessageLimits = MESSAGE_LIMITS
     reduces_noise: bool = False
     """Whoever feeds the session applies ``input_audio_noise_reduction`` to the audio first."""
     prompts: Prompts = field(default_factory=lambda: MappingProxyType({}))
@@ -132,8 +131,7 @@ class Session:
         self._id = self._ids.next("sess")
         self._journal = Journal()
         self._tokens = identity.tokens
-        conversation_id, chars = self._ids.next("conv"), identity.message_chars
-        self._conversation = Conversation(conversation_id, self._tokens, message_chars=chars)
+        self._conversation = Conversation(self._ids.next("conv"), self._tokens, identity.message_limits)
         self._responses = Responses(
             model=identity.model,
             ids=self._ids,

@@ -18,6 +18,7 @@ from aiohttp import http_exceptions, web
 from vivavoce.audio import noise_reduction
 from vivavoce.config import Config
 from vivavoce.config.identity import EntraSettings
+from vivavoce.core.conversation import MessageLimits
 from vivavoce.engines.registry import Registry
 from vivavoce.gateway.admission import AdmissionPolicy
 from vivavoce.gateway.audit import open_audit
@@ -176,7 +177,7 @@ async def assembled(
             audit=audit,
             ledger=ledger,
             sessions=sessions,
-            message_chars=config.limits.message_chars,
+            message_limits=MessageLimits(config.limits.message_chars, config.limits.message_images),
         )
         renewing = asyncio.create_task(sessions.renew_regularly(), name="renew sessions")
         stack.callback(renewing.cancel)

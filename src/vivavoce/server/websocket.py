@@ -15,7 +15,7 @@ from aiohttp import WSMessage, WSMsgType, web
 from prometheus_client import Counter
 
 from vivavoce.core.contract import ReserveQuota
-from vivavoce.core.conversation import MESSAGE_CHARS
+from vivavoce.core.conversation import MESSAGE_LIMITS, MessageLimits
 from vivavoce.core.session import CLOSE_GOING_AWAY, Identity, Session
 from vivavoce.core.usage import Tokens
 from vivavoce.core.window import Window
@@ -111,12 +111,12 @@ class RealtimeEndpoint:
         audit: Audit | None = None,
         ledger: UsageLedger | None = None,
         sessions: SessionDirectory | None = None,
-        message_chars: int = MESSAGE_CHARS,
+        message_limits: MessageLimits = MESSAGE_LIMITS,
     ) -> None:
         """``session_seconds``: how long a session lasts, None for as long as in its dialect; ``prompts``: those of
         an account, by its id, None where no account has any; ``metrics``: where sessions are counted; ``audit``:
         where it is written down who was refused; None for nowhere; ``sessions``: where sessions are counted, None
-        for those of this process; ``message_chars``: characters that a message may have.
+        for those of this process; ``message_limits``: what a message may hold.
         """
         self._deployments = deployments
         self._engines = engines
@@ -134,7 +134,7 @@ class RealtimeEndpoint:
         self._metrics = metrics
         self._ledger = ledger
         self._audit = audit
-        self._message_chars = message_chars
+        self._message_limits = message_limits
         self._sessions = sessions or SessionDirectory(MemoryState())
         self._counted: dict[Driver, _Counted] = {}
         self.empty = asyncio.Event()
@@ -336,7 +336,7 @@ class RealtimeEndpoint:
             sees_images=engines.speaker.sees_images,
             reasons=engines.speaker.reasons,
             window=Window(deployment.max_input, deployment.max_output),
-            message_chars=self._message_chars,
+            message_limits=self._message_limits,
             reduces_noise=self._reduces_noise,
             prompts=self._prompts(deployment.account),
             speculates=served.allowance is not None,

@@ -20,6 +20,7 @@ import numpy.typing as npt
 from vivavoce.audio.formats import AudioFormat
 from vivavoce.audio.g711 import to_samples
 from vivavoce.core import contract as c
+from vivavoce.core.conversation import MessageLimits
 from vivavoce.core.session import Identity, Session
 from vivavoce.core.turns import FRAME_TICKS
 from vivavoce.core.window import Window
@@ -85,6 +86,7 @@ class PureRunner:
             window=_window(settings),
             holds_outputs=self._codec.holds_outputs,
             sees_images=settings.sees_images,
+            message_limits=MessageLimits(images=settings.message_images),
             reasons=settings.reasons,
             prompts=settings.prompts,
             # As for a model that reads; on the server the puppet hears. A client must not tell one from the other.

@@ -253,6 +253,8 @@ class Settings:
     """Those of them that it writes at most."""
     sees_images: bool = False
     """The model takes pictures."""
+    message_images: int = 50
+    """Of one message, at most."""
     reasons: bool = False
     """The model takes an effort to reason with."""
     prompts: dict[str, StoredPrompt] = field(default_factory=dict)
@@ -397,7 +399,7 @@ class _Reader:
                 self.settings.conversation_created = {"on": True, "off": False}[value]
             case "strict":
                 self.settings.strict = {"on": True, "off": False}[value]
-            case "session_seconds" | "context_window" | "max_output" | "engine_rate":
+            case "session_seconds" | "context_window" | "max_output" | "engine_rate" | "message_images":
                 setattr(self.settings, name, int(value))
             case "logprobs":
                 self.settings.logprobs = {"on": True, "off": False}[value]

@@ -17,6 +17,7 @@ import aiohttp
 from aiohttp import WSMsgType, web
 
 from vivavoce.audio.formats import AudioFormat
+from vivavoce.core.conversation import MessageLimits
 from vivavoce.engines import base
 from vivavoce.gateway.admission import AdmissionPolicy
 from vivavoce.gateway.deployments import Deployment, Deployments, Recipe, Served
@@ -125,6 +126,7 @@ class _Theatre:
             compression=True,
             reduces_noise=settings.noise_reduction,
             prompts=lambda _: settings.prompts,
+            message_limits=MessageLimits(images=settings.message_images),
         )
 
     @asynccontextmanager

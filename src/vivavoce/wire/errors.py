@@ -123,6 +123,14 @@ def string_too_long(param: str, limit: int, length: int) -> ClientFault:
     )
 
 
+def too_many_images(param: str, limit: int, count: int) -> ClientFault:
+    return ClientFault(
+        "array_above_max_length",
+        f"Invalid '{param}': too many images. Expected at most {limit}, but got {count} instead.",
+        param,
+    )
+
+
 def string_too_short(param: str, limit: int, length: int) -> ClientFault:
     return ClientFault(
         "string_below_min_length",
