@@ -475,6 +475,11 @@ async def connect(
         raise lost.fault from None
     except (aiohttp.ClientError, OSError):
         raise EngineError("upstream_unreachable", "The upstream service cannot be reached.") from None
+    except AssertionError:
+        # In this way aiohttp finds that its session was closed meanwhile.
+        if not client.closed:
+            raise
+        raise EngineError("engine_unavailable", "The engine has ended.") from None
     return link
 
 
