@@ -502,6 +502,7 @@ PROVISIONED = "[[deployment]]\nname = 'a'\nsku = 'GlobalProvisionedManaged'\n"
     [
         (PROVISIONED, "capacity", "say how many units (PTU) the GlobalProvisionedManaged deployment has"),
         (PROVISIONED + "capacity = 5\nspillover = 'a'", "spillover", "it cannot spill over to itself"),
+        (PROVISIONED + "capacity = 5\nspillover = 'b'", "spillover", "its account has no deployment 'b'"),
         (
             PROVISIONED + "capacity = 5\nrequests_per_minute = 6",
             "requests_per_minute",

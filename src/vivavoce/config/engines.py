@@ -25,8 +25,10 @@ from vivavoce.wire.dialects.profiles import NAMES
 _ENGINE_NAME: Final = re.compile(r"[A-Za-z0-9_-]{1,64}")
 
 
-def read_deployments(table: Mapping[str, Any], accounts: Sequence[str]) -> tuple[DeploymentSettings, ...]:
-    """``accounts``: names of all that are declared."""
+def read_deployments(
+    table: Mapping[str, Any], accounts: Sequence[str], *, more_may_come: bool
+) -> tuple[DeploymentSettings, ...]:
+    """``accounts``: names of all that are declared; ``more_may_come``: a store may have deployments too."""
     deployments: list[DeploymentSettings] = []
     places: dict[tuple[str, str], int] = {}
     for index, entry in enumerate(tables_of(table, "deployment") or [{"name": "gpt-4o-realtime-preview"}]):
@@ -42,6 +44,12 @@ def read_deployments(table: Mapping[str, Any], accounts: Sequence[str]) -> tuple
         _check_work(deployment, entry, path)
         _check_throughput(deployment, entry, path)
         deployments.append(deployment)
+    for index, deployment in enumerate(deployments):
+        spillover = deployment.spillover
+        if spillover is None or more_may_come:
+            continue
+        if (deployment.account or accounts[0], spillover.lower()) not in places:
+            raise ConfigError(f"deployment[{index}].spillover", f"its account has no deployment '{spillover}'")
     return tuple(deployments)
 
 

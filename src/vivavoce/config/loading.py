@@ -76,7 +76,7 @@ def load_config(path: Path | None, *, environ: Mapping[str, str], overrides: Ove
         own_models=own_models,
         limits=convert(table_of(table, "limits"), LimitSettings, "limits"),
         capacities=read_capacities(table),
-        deployments=read_deployments(table, account_names),
+        deployments=read_deployments(table, account_names, more_may_come=store is not None),
         recipes=read_recipes(table),
         prompts=read_prompts(table, account_names),
         management=management,
