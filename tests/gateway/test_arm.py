@@ -801,6 +801,7 @@ async def test_a_role_is_given_used_and_taken(api: Api) -> None:
         (ASSIGNMENT, assignment(principal="keycloak:a b"), 400, "InvalidPrincipalId"),
         (ASSIGNMENT, assignment(principal="keycloak:" + "x" * 312), 400, "InvalidPrincipalId"),
         (ASSIGNMENT, assignment(principalType="Robot"), 400, "InvalidResourceProperties"),
+        (ASSIGNMENT, assignment(principalType="ForeignGroup"), 400, "InvalidResourceProperties"),
         (ASSIGNMENT, assignment(condition="@Resource"), 400, "InvalidResourceProperties"),
         (ASSIGNMENT, {"properties": {}}, 400, "InvalidRequestContent"),
         (ASSIGNMENT.replace("bank", "none"), assignment(), 404, "ResourceNotFound"),

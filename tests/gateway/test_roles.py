@@ -21,8 +21,9 @@ from role_table import (
     scopes_that_allow,
 )
 
+from vivavoce.config.identity import PrincipalType
 from vivavoce.gateway.principals import Principal
-from vivavoce.gateway.resource import Account, Directory, PrincipalType, RoleAssignment
+from vivavoce.gateway.resource import Account, Directory, RoleAssignment
 from vivavoce.gateway.roles import REALTIME, ROLES, Role, allowed, covers, is_data, role_of
 
 USER = "Cognitive Services OpenAI User"

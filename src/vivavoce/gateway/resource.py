@@ -20,6 +20,8 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Final, Literal, TypeAlias
 
+from vivavoce.config.identity import PrincipalType
+
 PROVIDER: Final = "Microsoft.CognitiveServices"
 OPENAI_FORMAT: Final = "OpenAI"
 """``model.format`` of all models of OpenAI."""
@@ -30,7 +32,6 @@ VersionUpgradeOption: TypeAlias = Literal[
 ProvisioningState: TypeAlias = Literal[
     "Accepted", "Creating", "Deleting", "Moving", "Failed", "Succeeded", "Disabled", "Canceled"
 ]
-PrincipalType: TypeAlias = Literal["User", "Group", "ServicePrincipal", "Device", "ForeignGroup"]
 ActorType: TypeAlias = Literal["User", "Application", "ManagedIdentity", "Key"]
 
 _ACCOUNT_ID: Final = re.compile(

@@ -4,20 +4,22 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from typing import Any, Final, cast
+from typing import Any, Final, get_args
 
+from vivavoce.config.identity import PrincipalType
 from vivavoce.gateway import audit
 from vivavoce.gateway.arm import bodies, errors
 from vivavoce.gateway.arm.call import PAGE, Answer, Call, Operation
 from vivavoce.gateway.arm.routes import AUTHORIZATION, Place, assignment_id
-from vivavoce.gateway.resource import PrincipalType, RoleAssignment, id_key, same_id
+from vivavoce.gateway.resource import RoleAssignment, id_key, same_id
 from vivavoce.gateway.roles import ROLES, Role, covers, role_of
 from vivavoce.gateway.store.base import Conflict, NotFound, Store
 
 _GUID: Final = re.compile(r"[0-9a-fA-F]{8}-(?:[0-9a-fA-F]{4}-){3}[0-9a-fA-F]{12}")
 # Of another issuer than Entra NAME:SUBJECT. Nobody could ever be anything else.
 _PRINCIPAL_ID: Final = re.compile(rf"{_GUID.pattern}|(?=.{{1,320}}\Z)[a-z0-9_-]{{1,32}}:[\x21-\x7e]+")
-_PRINCIPAL_TYPES: Final = ("User", "Group", "ServicePrincipal", "Device", "ForeignGroup")
+_PRINCIPAL_TYPES: Final[tuple[PrincipalType, ...]] = get_args(PrincipalType)
+"""Those of Azure that a token can be of."""
 _EQUALS: Final = re.compile(r"(\w+)\(\)|(\w+)\s+eq\s+'([^']*)'", re.IGNORECASE)
 
 
@@ -63,7 +65,7 @@ class RoleAssignments:
             scope=scope,
             role=role.name,
             principal_id=_principal_id(sent.principal_id),
-            principal_type=cast(PrincipalType, sent.principal_type),
+            principal_type=sent.principal_type,
         )
         there = call.directory.assignment(assignment.id)
         details = audit.Details(
