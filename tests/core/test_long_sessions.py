@@ -56,7 +56,7 @@ class Caller:
 
     @property
     def held(self) -> int:
-        return sum(len(chunk.data) for chunk in self.session._audio._chunks)
+        return sum(map(len, self.session._audio._parts))
 
 
 def test_half_an_hour_of_silence_holds_the_padding_and_no_more() -> None:

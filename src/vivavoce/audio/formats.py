@@ -75,7 +75,7 @@ class Clip:
     @property
     def ticks(self) -> int:
         """Length in ticks of 1/24000 s."""
-        return sum(fmt.ticks(len(data)) for fmt, data in self.segments)
+        return sum([fmt.ticks(len(data)) for fmt, data in self.segments])
 
     @property
     def ms(self) -> int:
@@ -85,4 +85,4 @@ class Clip:
     @property
     def size(self) -> int:
         """Bytes held."""
-        return sum(len(data) for _, data in self.segments)
+        return sum([len(data) for _, data in self.segments])

@@ -10,8 +10,8 @@ Laws
 
 from __future__ import annotations
 
-from collections import deque
-from dataclasses import dataclass
+from bisect import bisect_left, bisect_right
+from itertools import groupby
 from typing import Final
 
 from vivavoce.audio.formats import TICKS_PER_MS, AudioFormat, Clip
@@ -22,14 +22,6 @@ MAX_BUFFER_TICKS: Final = 30 * 60 * 1000 * TICKS_PER_MS
 """Audio that a session may hold, in the buffer and in its items: as long as it lasts (protocol section 4.1)."""
 
 
-@dataclass(slots=True)
-class _Chunk:
-    start: int
-    end: int
-    format: AudioFormat
-    data: bytes
-
-
 class InputAudio:
     """The buffer of one session. Positions are ticks of the audio clock."""
 
@@ -38,12 +30,12 @@ class InputAudio:
         """End of all audio ever appended."""
         self.uncommitted_from = 0
         """Where a commit by hand begins."""
-        self._chunks: deque[_Chunk] = deque()
-
-    @property
-    def kept_from(self) -> int:
+        self.kept_from = 0
         """Where the audio that is still here begins."""
-        return self._chunks[0].start if self._chunks else self.clock
+        # What was appended, piece by piece, in three lists of one length: no object for each of many small pieces.
+        self._parts: list[bytes] = []
+        self._formats: list[AudioFormat] = []
+        self._ends: list[int] = []
 
     def check_room(self, ticks: int, held_ticks: int) -> None:
         """Raises ClientFault when so much more audio would be too much, beside what the conversation holds."""
@@ -61,7 +53,9 @@ class InputAudio:
         ticks = fmt.ticks(len(data))
         self.check_room(ticks, held_ticks)
         self.clock = start + ticks
-        self._chunks.append(_Chunk(start, self.clock, fmt, data))
+        self._parts.append(data)
+        self._formats.append(fmt)
+        self._ends.append(self.clock)
         return start
 
     def commit(self, start: int) -> Clip:
@@ -79,31 +73,37 @@ class InputAudio:
 
     def clear(self) -> None:
         """Forget all audio; the clock goes on."""
-        self._chunks.clear()
+        self._drop(len(self._ends))
         self.uncommitted_from = self.clock
 
     def keep_from(self, tick: int) -> None:
-        """Nothing before ``tick`` will be asked for again; whole chunks before it are dropped."""
-        chunks = self._chunks
-        while chunks and chunks[0].end <= tick:
-            chunks.popleft()
+        """Nothing before ``tick`` will be asked for again; whole pieces before it are dropped."""
+        ends = self._ends
+        if ends and ends[0] <= tick:
+            self._drop(bisect_right(ends, tick))
+
+    def _drop(self, count: int) -> None:
+        if count:
+            self.kept_from = self._ends[count - 1]
+            del self._parts[:count], self._formats[:count], self._ends[:count]
 
     def cut(self, start: int, end: int) -> Clip:
-        """A copy of what is kept between two ticks; what is gone already is left out.
-
-        Looks from the end backwards: what is asked for is recent, however long the buffer is.
-        """
-        segments: list[tuple[AudioFormat, list[bytes]]] = []
-        for chunk in reversed(self._chunks):
-            if chunk.end <= start or end <= start:
-                break
-            if chunk.start >= end:
-                continue
-            data = chunk.data
-            if chunk.start < start or chunk.end > end:
-                first = chunk.format.bytes_of(max(start, chunk.start) - chunk.start)
-                data = data[first : chunk.format.bytes_of(min(end, chunk.end) - chunk.start)]
-            if not segments or segments[-1][0] is not chunk.format:
-                segments.append((chunk.format, []))
-            segments[-1][1].append(data)
-        return Clip(tuple((fmt, b"".join(reversed(parts))) for fmt, parts in reversed(segments)))
+        """A copy of what is kept between two ticks; what is gone already is left out."""
+        ends = self._ends
+        first = bisect_right(ends, start)
+        after = bisect_left(ends, end) + 1
+        parts = self._parts[first:after]
+        if not parts or end <= start or end <= self.kept_from:
+            return Clip()
+        formats = self._formats[first:after]
+        over = ends[first + len(parts) - 1] - end
+        if over > 0:
+            fmt, data = formats[-1], parts[-1]
+            parts[-1] = data[: fmt.bytes_of(fmt.ticks(len(data)) - over)]
+        under = start - (ends[first - 1] if first else self.kept_from)
+        if under > 0:
+            parts[0] = parts[0][formats[0].bytes_of(under) :]
+        if formats.count(formats[0]) == len(parts):
+            return Clip(((formats[0], b"".join(parts)),))
+        runs = groupby(zip(formats, parts, strict=True), lambda piece: piece[0])
+        return Clip(tuple((fmt, b"".join([data for _, data in run])) for fmt, run in runs))
