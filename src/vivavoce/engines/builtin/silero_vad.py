@@ -160,7 +160,9 @@ class _Network:
     """The weights in the order that the products want them, and scratch space for one group."""
 
     def __init__(self, weights: Mapping[str, Float32]) -> None:
-        self._window = weights["window"]
+        # numpy's FFT of float32 is one of double precision, through a copy of everything, unless its factor is
+        # float32 too, which only a scale makes it: here 1/256, a power of two and so without rounding.
+        self._window = weights["window"] * np.float32(_WINDOW)
         self._encoder = tuple(
             _Convolution(weights[f"conv{n}.weight"], weights[f"conv{n}.bias"], inputs, stride)
             for n, inputs, stride in ((1, 4, 1), (2, 4, 2), (3, 2, 2), (4, 1, 1))
@@ -180,7 +182,7 @@ class _Network:
             self._samples, (_GROUP, 4, _WINDOW), (row, step * _HOP, step), writeable=False
         )
         self._windowed = np.empty((_GROUP, 4, _WINDOW), np.float32)
-        # numpy's annotations know of double precision only; since numpy 2 the transform keeps float32.
+        # numpy's annotations know of double precision only.
         self._spectra: npt.NDArray[Any] = np.empty((_GROUP, 4, _BINS), np.complex64)
         self._magnitudes = np.empty((_GROUP, 4, _BINS), np.float32)
         self._recurrent = np.empty((_GROUP, 2 * HIDDEN), np.float32)
@@ -227,5 +229,5 @@ class _Network:
         samples[:, end:] = samples[:, end - 2 : end - 2 - CONTEXT : -1]
         context[...] = frames[:, -CONTEXT:]
         windowed = np.multiply(self._spans[:count], self._window, out=self._windowed[:count])
-        spectra = np.fft.rfft(windowed, out=self._spectra[:count])
+        spectra = np.fft.rfft(windowed, norm="forward", out=self._spectra[:count])
         return np.abs(spectra, out=self._magnitudes[:count]).reshape(count, 4 * _BINS)
