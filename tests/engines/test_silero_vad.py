@@ -128,7 +128,7 @@ def test_a_zeroed_row_is_a_new_stream(vad: Vad, original: Callable[[Float32], Fl
 # ------------------------------------------------------------------------------------------ the engine
 
 
-@pytest.mark.parametrize("streams", [2, 63, 64, 65, 200])
+@pytest.mark.parametrize("streams", [2, 63, 64, 65, 120, 121, 200])
 def test_a_batch_is_its_streams_one_by_one(vad: Vad, streams: int) -> None:
     sound = np.stack([noises(3, seed=n) for n in range(streams)], axis=1)
     states = new_states(streams)
