@@ -111,8 +111,8 @@ class FrameResampler:
 
     Each millisecond of output is a product of that millisecond of input and the ``history`` before it with a fixed
     matrix (the filter at every phase; a Kaiser-windowed sinc, linear phase), so streams times milliseconds are the
-    rows of one product. What a stream needs to remember is the end of its last frame: a row of ``history`` floats
-    that the caller keeps, zeros at first.
+    rows of a few products. What a stream needs to remember is the end of its last frame: a row of ``history``
+    floats that the caller keeps, zeros at first.
 
     From 24 to 16 kHz: within 0.1 dB up to 7.2 kHz, aliases of 9 kHz and more below -55 dB, 0.94 ms of delay. From
     8 to 16 kHz: within 0.1 dB up to 3.5 kHz, images of sound up to 3.4 kHz below -50 dB, 1.44 ms.
@@ -135,8 +135,8 @@ class FrameResampler:
         """Samples in a frame at the target rate."""
         self._frame_ms = frame_ms
         self._filter, self.history, self.delay_ms = _polyphase(source_rate, target_rate)
-        self._line = np.empty((0, self.history + self.frame_samples), np.float32)
-        self._windows = np.empty((0, self._filter.shape[0]), np.float32)
+        if self.history:
+            self._reserve(1)
 
     def process(self, frames: Int16, history: Float32, out: Float32 | None = None) -> Float32:
         """One frame of each of B streams.
@@ -150,23 +150,38 @@ class FrameResampler:
         if not self.history:
             return np.multiply(frames, np.float32(1 / 32768), out=out, casting="same_kind")
         if count > len(self._line):
-            self._line = np.empty((count, self._line.shape[1]), np.float32)
-            self._windows = np.empty((count * self._frame_ms, self._windows.shape[1]), np.float32)
-        line = self._line[:count]
+            self._reserve(count)
+        line, result = self._line[:count], self._result[:count]
+        end = self.history + self.frame_samples
         line[:, : self.history] = history
-        line[:, self.history :] = frames
-        history[...] = line[:, self.frame_samples :]
-        # BLAS cannot read overlapping rows, and copying them costs less than the smaller products without.
-        windows = self._windows[: count * self._frame_ms]
-        row, step = line.strides
-        windows.reshape(count, self._frame_ms, -1)[...] = np.lib.stride_tricks.as_strided(
-            line,
-            (count, self._frame_ms, windows.shape[1]),
-            (row, step * self.source_rate // 1000, step),
-            writeable=False,
-        )
-        np.matmul(windows, self._filter, out=out.reshape(count * self._frame_ms, -1))
+        line[:, self.history : end] = frames
+        history[...] = line[:, self.frame_samples : end]
+        rows = count * self._windows
+        for windows, places in self._products:
+            np.matmul(windows[:rows], self._filter, out=places[:rows])
+        out[...] = result[:, : self.output_samples]
         return out
+
+    def _reserve(self, count: int) -> None:
+        """Have room for so many streams.
+
+        BLAS cannot read overlapping rows, but every n-th window, where n is the milliseconds of a window, ends
+        where the next one begins: n products read all of them from where they lie. The line is filled up to whole
+        windows.
+        """
+        length, width = self._filter.shape
+        step = self.source_rate // 1000
+        phases = length // step
+        self._windows = -(-(self.history + self.frame_samples) // length)
+        # What fills it up makes sound that nobody hears, but must be numbers.
+        size = count * self._windows * length
+        flat = np.zeros(size + length, np.float32)
+        self._line = flat[:size].reshape(count, -1)
+        self._result = np.empty((count, self._windows * phases * width), np.float32)
+        places = self._result.reshape(-1, phases, width)
+        self._products = [
+            (flat[at * step : at * step + size].reshape(-1, length), places[:, at]) for at in range(phases)
+        ]
 
 
 def _polyphase(source_rate: int, target_rate: int) -> tuple[Float32, int, float]:
@@ -182,7 +197,8 @@ def _polyphase(source_rate: int, target_rate: int) -> tuple[Float32, int, float]
     half = source_rate * (12 if lower < 16000 else 16) // lower
     ratio = source_rate / target_rate
     delay = half - ratio
-    history = 2 * half
+    # Whole milliseconds, so that the matrix is some of them long.
+    history = -(-2 * half // (source_rate // 1000)) * (source_rate // 1000)
     inputs = np.arange(-history, source_rate // 1000)
     outputs = np.arange(target_rate // 1000) * ratio - delay
     time = outputs - inputs[:, np.newaxis]
