@@ -19,7 +19,8 @@ from bench.report import Figures
 from vivavoce.audio.formats import AudioFormat
 from vivavoce.audio.resample import FrameResampler
 from vivavoce.core import contract as c
-from vivavoce.core.session import Identity, Session
+from vivavoce.core.identity import Identity
+from vivavoce.core.session import Session
 from vivavoce.engines.builtin.silero_vad import FRAME, STATE_SIZE, SileroVad
 from vivavoce.wire import client_events as ce
 from vivavoce.wire import items

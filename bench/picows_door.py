@@ -24,7 +24,8 @@ from picows import WSFrame, WSListener, WSMsgType, WSTransport, WSUpgradeRequest
 
 from bench.server import usage
 from bench.stubs import LanguageModel, Synthesizer, Transcriber
-from vivavoce.core.session import Identity, Session
+from vivavoce.core.identity import Identity
+from vivavoce.core.session import Session
 from vivavoce.engines.builtin.silero_vad import SileroVad
 from vivavoce.engines.builtin.turn_hints import create as turn_hints
 from vivavoce.gateway.quota import Quota

@@ -8,7 +8,8 @@ import pytest
 
 from vivavoce.core import contract as c
 from vivavoce.core.deadlines import Deadlines
-from vivavoce.core.session import Identity, Session
+from vivavoce.core.identity import Identity
+from vivavoce.core.session import Session
 from vivavoce.wire import client_events as ce
 from vivavoce.wire import server_events as se
 from vivavoce.wire import session_config as sc

@@ -10,7 +10,8 @@ from test_session_cells import label
 from vivavoce.audio.formats import TICKS_PER_MS, AudioFormat
 from vivavoce.core import contract as c
 from vivavoce.core import turns
-from vivavoce.core.session import Identity, Session
+from vivavoce.core.identity import Identity
+from vivavoce.core.session import Session
 from vivavoce.wire import client_events as ce
 from vivavoce.wire import server_events as se
 from vivavoce.wire import session_config as sc

@@ -27,8 +27,9 @@ from vivavoce.core import contract as c
 from vivavoce.core import turns
 from vivavoce.core.alignment import Mark
 from vivavoce.core.context import Entry
+from vivavoce.core.identity import Identity
 from vivavoce.core.responses import MAX_OUT_OF_BAND
-from vivavoce.core.session import Identity, Session
+from vivavoce.core.session import Session
 from vivavoce.wire import client_events as ce
 from vivavoce.wire import errors, items
 from vivavoce.wire import server_events as se

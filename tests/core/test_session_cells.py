@@ -13,7 +13,8 @@ import pytest
 
 from vivavoce.core import contract as c
 from vivavoce.core import turns
-from vivavoce.core.session import Identity, Session
+from vivavoce.core.identity import Identity
+from vivavoce.core.session import Session
 from vivavoce.wire import client_events as ce
 from vivavoce.wire import errors, items
 from vivavoce.wire import server_events as se

@@ -12,7 +12,8 @@ from session_watcher import Watcher
 from vivavoce.audio.formats import AudioFormat
 from vivavoce.core import contract as c
 from vivavoce.core import turns
-from vivavoce.core.session import Identity, Phase, Session
+from vivavoce.core.identity import Identity
+from vivavoce.core.session import Phase, Session
 from vivavoce.wire import client_events as ce
 from vivavoce.wire import errors, items
 from vivavoce.wire import server_events as se

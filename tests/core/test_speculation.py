@@ -15,7 +15,8 @@ from session_watcher import Watcher
 
 from vivavoce.audio.formats import AudioFormat
 from vivavoce.core import contract as c
-from vivavoce.core.session import Identity, Session
+from vivavoce.core.identity import Identity
+from vivavoce.core.session import Session
 from vivavoce.core.turns import FRAME_TICKS
 from vivavoce.gateway.quota import Denied, Quota
 from vivavoce.wire import client_events as ce

@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 
 from vivavoce.core import contract as c
 from vivavoce.core.context import Entry
-from vivavoce.core.session import Identity, Session
+from vivavoce.core.identity import Identity
+from vivavoce.core.session import Session
 from vivavoce.core.window import Window
 from vivavoce.wire import client_events as ce
 from vivavoce.wire import items

@@ -23,7 +23,8 @@ from hypothesis import strategies as st
 from vivavoce.audio.formats import AudioFormat
 from vivavoce.core import contract as c
 from vivavoce.core import turns
-from vivavoce.core.session import Identity, Session
+from vivavoce.core.identity import Identity
+from vivavoce.core.session import Session
 from vivavoce.core.turns import FRAME_TICKS
 from vivavoce.engines import base
 from vivavoce.runtime import speculation

@@ -19,7 +19,8 @@ from vivavoce.audio.g711 import from_samples, to_samples
 from vivavoce.audio.noise_reduction import Field, NoiseReducer
 from vivavoce.audio.resample import resample
 from vivavoce.core.contract import ReserveQuota
-from vivavoce.core.session import Identity, Session
+from vivavoce.core.identity import Identity
+from vivavoce.core.session import Session
 from vivavoce.demo.sound import read_wav
 from vivavoce.engines.base import Transcriber, TranscriptDelta, TranscriptionOptions, Vad
 from vivavoce.engines.builtin import pocketsphinx, silero_vad

@@ -15,7 +15,8 @@ import pytest_asyncio
 from vivavoce.audio.formats import AudioFormat
 from vivavoce.audio.resample import resample
 from vivavoce.core.contract import ReserveQuota
-from vivavoce.core.session import Identity, Session
+from vivavoce.core.identity import Identity
+from vivavoce.core.session import Session
 from vivavoce.engines.base import SynthesisRequest, Synthesizer
 from vivavoce.engines.builtin import espeak, pocketsphinx, silero_vad, turn_hints
 from vivavoce.runtime import listener

@@ -17,7 +17,8 @@ from contextlib import asynccontextmanager, contextmanager
 import pytest
 
 from vivavoce.core import contract as c
-from vivavoce.core.session import Identity, Session
+from vivavoce.core.identity import Identity
+from vivavoce.core.session import Session
 from vivavoce.runtime.driver import Driver
 from vivavoce.runtime.engines import Denial, Engines, Native, Reservation
 from vivavoce.runtime.vad_pool import FRAME_TICKS, VadPool

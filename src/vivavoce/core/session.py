@@ -16,7 +16,7 @@ Laws
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from enum import Enum, auto
 from types import MappingProxyType
 from typing import Final, assert_never
@@ -27,22 +27,21 @@ from vivavoce.audio.formats import TICKS_PER_MS, AudioFormat, Clip
 from vivavoce.core import contract as c
 from vivavoce.core import prompts, settings, turns, usage
 from vivavoce.core.context import Entry, ResponsePlan, chosen, plan_response
-from vivavoce.core.conversation import MESSAGE_LIMITS, Conversation, MessageLimits
+from vivavoce.core.conversation import Conversation
 from vivavoce.core.deadlines import Deadlines
 from vivavoce.core.entries import appended, check_call, check_parts, context_of, entry_of
 from vivavoce.core.held import HeldOutputs
+from vivavoce.core.identity import Identity
 from vivavoce.core.ids import Ids
 from vivavoce.core.input_audio import InputAudio
 from vivavoce.core.journal import Journal
 from vivavoce.core.responses import Owed, Responses
 from vivavoce.core.speculation import Speculator
-from vivavoce.core.window import Window
 from vivavoce.wire import client_events as ce
 from vivavoce.wire import errors, items
 from vivavoce.wire import server_events as se
 from vivavoce.wire import session_config as sc
 from vivavoce.wire.errors import ClientFault
-from vivavoce.wire.prompts import Prompts
 
 CLOSE_GOING_AWAY: Final = 1001
 _UTTERANCE_TICKS: Final = 10 * turns.FRAME_TICKS
@@ -75,46 +74,6 @@ class Recognition:
     """The client knows some of the words already."""
     begun_anew: bool = False
     """It was told words that no longer count; it learns the others all at once."""
-
-
-@dataclass(frozen=True, slots=True)
-class Identity:
-    """What does not change in the life of a session."""
-
-    model: str
-    """The model name to report."""
-    created_at: int
-    """Unix seconds."""
-    lifetime_s: int
-    seed: bytes
-    """Decides all ids of the session."""
-    model_aliases: frozenset[str] = frozenset()
-    """Other names that clients have for the model, and repeat in ``session.update``: its deployment's, and its own
-    without the version."""
-    kind: sc.SessionKind = "realtime"
-    tokens: usage.Tokens = field(default_factory=usage.Tokens)
-    keeps_audio: bool = True
-    """User audio is kept when its words are known: the client may ask for it, or the model listens to it itself."""
-    heard_text: bool = True
-    """Of what the assistant said, the model keeps the words that were heard before a truncation."""
-    speculates: bool = False
-    """The answer to a turn that is likely over may be worked on (:class:`contract.Speculate`)."""
-    holds_outputs: bool = False
-    """The output of a function joins the conversation when its running response has ended."""
-    sees_images: bool = False
-    """The model takes pictures."""
-    reasons: bool = False
-    """The model takes an effort to reason with."""
-    window: Window = field(default_factory=Window)
-    message_limits: MessageLimits = MESSAGE_LIMITS
-    reduces_noise: bool = False
-    """Whoever feeds the session applies ``input_audio_noise_reduction`` to the audio first."""
-    prompts: Prompts = field(default_factory=lambda: MappingProxyType({}))
-
-    @property
-    def abilities(self) -> settings.Abilities:
-        """What its settings depend on."""
-        return settings.Abilities(self.reduces_noise, self.reasons, self.window.max_input, self.prompts)
 
 
 class Session:

@@ -16,7 +16,8 @@ from prometheus_client import Counter
 
 from vivavoce.core.contract import ReserveQuota
 from vivavoce.core.conversation import MESSAGE_LIMITS, MessageLimits
-from vivavoce.core.session import CLOSE_GOING_AWAY, Identity, Session
+from vivavoce.core.identity import Identity
+from vivavoce.core.session import CLOSE_GOING_AWAY, Session
 from vivavoce.core.usage import Tokens
 from vivavoce.core.window import Window
 from vivavoce.gateway.admission import Admission, AdmissionPolicy, Located, admit, locate

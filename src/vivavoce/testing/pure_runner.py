@@ -21,7 +21,8 @@ from vivavoce.audio.formats import AudioFormat
 from vivavoce.audio.g711 import to_samples
 from vivavoce.core import contract as c
 from vivavoce.core.conversation import MessageLimits
-from vivavoce.core.session import Identity, Session
+from vivavoce.core.identity import Identity
+from vivavoce.core.session import Session
 from vivavoce.core.turns import FRAME_TICKS
 from vivavoce.core.window import Window
 from vivavoce.gateway.quota import Denied, Quota, Reservation
