@@ -217,7 +217,7 @@ async def test_turns_begin_and_end_where_they_did() -> None:
             )
             for piece in pieces(noisy(100), 20 * PCM16.bytes_per_ms):
                 client.append(piece)
-                while client.driver._hearing.backlog_ticks >= 32 * 24:  # noqa: ASYNC110 - the VAD tells nobody
+                while client.driver._hearing.vad.backlog_ticks >= 32 * 24:  # noqa: ASYNC110 - the VAD tells nobody
                     await asyncio.sleep(0)
             [begin] = [event["audio_start_ms"] for event in client.told if "audio_start_ms" in event]
             [end] = [event["audio_end_ms"] for event in client.told if "audio_end_ms" in event]

@@ -119,7 +119,7 @@ async def settled(driver: Driver) -> None:
     while True:
         await asyncio.sleep(0)
         judging = any(task.get_name().startswith("judge ") for task in asyncio.all_tasks())
-        if driver._hearing.backlog_ticks < _STEP_MS * 24 and not judging:
+        if driver._hearing.vad.backlog_ticks < _STEP_MS * 24 and not judging:
             return
         await asyncio.sleep(0.001)
 

@@ -27,8 +27,8 @@ from vivavoce.wire.codec import codec_of
 from vivavoce.wire.server_events import RateLimit, Usage
 from vivavoce.wire.session_config import SessionConfig
 
-APPEND = 47
-FRAME = 16
+APPEND = 31
+FRAME = 13
 DELTA = 44
 TEXT_DELTA = {"azure-2024-12-17": 46, "openai-ga": 52}
 """GA pads it."""

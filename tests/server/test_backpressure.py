@@ -163,7 +163,7 @@ async def test_a_flood_of_audio_meets_back_pressure(
             await rest()
             (driver,) = drivers
             assert driver.busy
-            held = driver._hearing.backlog_ticks
+            held = driver._hearing.vad.backlog_ticks
             assert MAX_VAD_BACKLOG_TICKS < held <= MAX_VAD_BACKLOG_TICKS + second
         finally:
             fakes.vad.gate.set()

@@ -50,12 +50,13 @@ class InputAudio:
         if len(data) % fmt.sample_bytes:
             raise errors.invalid_audio("audio", fmt.value)
         start = self.clock
-        ticks = fmt.ticks(len(data))
-        self.check_room(ticks, held_ticks)
-        self.clock = start + ticks
+        end = start + fmt.ticks(len(data))
+        if end - self.kept_from + held_ticks > MAX_BUFFER_TICKS:
+            raise errors.buffer_full(MAX_BUFFER_TICKS // TICKS_PER_MS)
+        self.clock = end
         self._parts.append(data)
         self._formats.append(fmt)
-        self._ends.append(self.clock)
+        self._ends.append(end)
         return start
 
     def commit(self, start: int) -> Clip:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from vivavoce.core.contract import Effect, Emit
 from vivavoce.wire.server_events import ServerEvent
 
@@ -11,14 +13,15 @@ class Journal:
 
     def __init__(self) -> None:
         self._effects: list[Effect] = []
+        self.ask: Callable[[Effect], None] = self._effects.append
 
     def emit(self, event: ServerEvent) -> None:
-        self._effects.append(Emit(event))
-
-    def ask(self, effect: Effect) -> None:
-        self._effects.append(effect)
+        self.ask(Emit(event))
 
     def take(self) -> list[Effect]:
         """Everything written since the last take."""
-        effects, self._effects = self._effects, []
+        if not self._effects:
+            return []
+        effects = self._effects[:]
+        del self._effects[:]
         return effects

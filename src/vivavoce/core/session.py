@@ -143,23 +143,29 @@ class Session:
         if self.phase is not Phase.OPEN:
             return []
         try:
-            self._dispatch(event, now)
-            if self._held.events and self._responses.default is None:
-                self._take_held_outputs()
-            self._pay_owed_response()
-            if self._speculator.made is not None:
-                self._speculator.review(self._owed, self._turn, self.config, self._conversation.snapshot())
+            if self._dispatch(event, now):
+                self._follow_up()
         except ClientFault as fault:
             event_id = getattr(event, "event_id", None)
             self._journal.emit(se.ErrorRaised(fault.body(event_id)))
         return self._journal.take()
 
-    def _dispatch(self, event: c.Input, now: float) -> None:
+    def _follow_up(self) -> None:
+        """What had to wait for something else, and need not any more."""
+        if self._held.events and self._responses.default is None:
+            self._take_held_outputs()
+        self._pay_owed_response()
+        if self._speculator.made is not None:
+            self._speculator.review(self._owed, self._turn, self.config, self._conversation.snapshot())
+
+    def _dispatch(self, event: c.Input, now: float) -> bool:
+        """False where nothing can follow from it, as from nearly all of what comes many times a second."""
         match event:
-            case c.VadFrame():
-                self._vad_frame(event)
             case ce.InputAudioAppend():
                 self._append(event)
+                return False
+            case c.VadFrame():
+                return self._vad_frame(event)
             case c.AudioProduced():
                 self._responses.audio(event)
             case c.TextProduced():
@@ -218,6 +224,7 @@ class Session:
                 self._close(event.code, event.reason)
             case _:
                 assert_never(event)
+        return True
 
     # -------------------------------------------------------------------------------------------- session
 
@@ -290,32 +297,25 @@ class Session:
         return _FORMATS[self.config.input_audio_format]
 
     def _append(self, event: ce.InputAudioAppend) -> None:
-        fmt = self._input_format
+        fmt = _FORMATS[self.config.input_audio_format]
         if event.undecodable:
             raise errors.invalid_audio("audio", fmt.value)
-        start = self._audio.append(fmt, event.audio, held_ticks=self._conversation.clip_ticks)
+        start = self._audio.append(fmt, event.audio, self._conversation.clip_ticks)
         if not isinstance(self._turn, turns.Off):
             self._journal.ask(c.FeedVad(start, fmt, event.audio))
 
-    def _vad_frame(self, frame: c.VadFrame) -> None:
+    def _vad_frame(self, frame: c.VadFrame) -> bool:
+        """True where the turn is another one afterwards."""
         vad = self.config.turn_detection
         if vad is None:
-            return
-        if frame.end_tick <= self._audio.uncommitted_from and isinstance(self._turn, turns.Quiet):
+            return False
+        before = self._turn
+        if frame.end_tick <= self._audio.uncommitted_from and isinstance(before, turns.Quiet):
             # The client committed this by hand before it was judged: it belongs to an item already.
-            return
-        self._turn, news = turns.hear(self._turn, frame.end_tick, frame.probability, vad)
-        match news:
-            case None:
-                pass
-            case turns.Began():
-                self._turn_began(news, frame.end_tick, vad)
-            case turns.Asked():
-                self._ask(news)
-            case turns.Resumed():
-                self._journal.ask(c.WithdrawQuestion(news.item_id))
-            case turns.Ended():
-                self._turn_ended(news)
+            return False
+        self._turn, news = turns.hear(before, frame.end_tick, frame.probability, vad)
+        if news is not None:
+            self._turn_news(news, frame.end_tick, vad)
         match self._turn:
             case turns.Quiet():
                 self._forget_idle_audio(frame.end_tick)
@@ -330,6 +330,18 @@ class Session:
                     self._feed_utterance(self._turn.item_id, frame.end_tick)
                 if self._identity.speculates and turns.is_likely_over(self._turn, vad):
                     self._speculate(self._turn)
+        return self._turn is not before
+
+    def _turn_news(self, news: turns.News, end_tick: int, vad: sc.TurnDetection) -> None:
+        match news:
+            case turns.Began():
+                self._turn_began(news, end_tick, vad)
+            case turns.Asked():
+                self._ask(news)
+            case turns.Resumed():
+                self._journal.ask(c.WithdrawQuestion(news.item_id))
+            case turns.Ended():
+                self._turn_ended(news)
 
     def _ask(self, asked: turns.Asked) -> None:
         self._feed_utterance(asked.item_id, asked.end_tick)

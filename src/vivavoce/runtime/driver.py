@@ -68,6 +68,9 @@ tell what is wrong with an event takes up to 0.3 s a megabyte."""
 class Driver:
     """Runs one session between a codec, an outbox and the engines of its deployment."""
 
+    _hearing: Listener
+    """While it runs."""
+
     def __init__(
         self,
         session: Session,
@@ -101,7 +104,6 @@ class Driver:
         self._reducer: NoiseReducer | None = None
         self._held_for: str | None = None
         """Id of the event whose audio the reducer holds back."""
-        self._listener: Listener | None = None
         self._group: asyncio.TaskGroup | None = None
         self._timings = Timings(session.id, engines.telemetry, self._loop.time)
         self.received = 0
@@ -134,7 +136,7 @@ class Driver:
     async def _working(self) -> AsyncIterator[None]:
         async with asyncio.TaskGroup() as group:
             self._group = group
-            self._listener = Listener(
+            self._hearing = Listener(
                 post=self.post,
                 spawn=self._spawn,
                 vad_pool=self._engines.vad_pool,
@@ -155,7 +157,7 @@ class Driver:
                 self._offer = None
                 self._metering.hush()
                 self._cancel_alarm()
-                self._listener.close()
+                self._hearing.close()
                 for task in self._tasks:
                     task.cancel()
 
@@ -179,11 +181,10 @@ class Driver:
         except Exception as bug:
             self._fall(bug)
         else:
-            match event:
-                case ce.InputAudioAppend() if self._session.config.input_audio_noise_reduction is None:
-                    self.post(event)
-                case _:
-                    self._take(event)
+            if type(event) is ce.InputAudioAppend and self._session.config.input_audio_noise_reduction is None:
+                self.post(event)
+            else:
+                self._take(event)
 
     async def _receive_aside(self, frame: str | bytes) -> None:
         try:
@@ -262,7 +263,9 @@ class Driver:
     @property
     def busy(self) -> bool:
         """The socket should not be read now; see :meth:`ready`."""
-        return self._outbox.full or self._aside is not None or self._hearing.backlog_ticks > MAX_VAD_BACKLOG_TICKS
+        return (
+            self._outbox.full or self._aside is not None or self._hearing.vad.backlog_ticks > MAX_VAD_BACKLOG_TICKS
+        )
 
     async def ready(self) -> None:
         """Wait until the session can take more input."""
@@ -270,16 +273,18 @@ class Driver:
             if self._aside is not None:
                 await asyncio.wait([self._aside])
             await self._outbox.drained()
-            if self._hearing.backlog_ticks > MAX_VAD_BACKLOG_TICKS:
+            if self._hearing.vad.backlog_ticks > MAX_VAD_BACKLOG_TICKS:
                 await asyncio.sleep(_BACKLOG_POLL_S)
 
     def post(self, event: c.Input) -> None:
         """One thing happened. Handled now, or right after what is being handled."""
-        self._inbox.append(event)
         if self._handling:
+            self._inbox.append(event)
             return
         self._handling = True
         try:
+            for effect in self._session.receive(event, self._loop.time()):
+                self._perform(effect)
             while self._inbox:
                 for effect in self._session.receive(self._inbox.popleft(), self._loop.time()):
                     self._perform(effect)
@@ -315,11 +320,6 @@ class Driver:
             self._send(se.ErrorRaised(errors.internal_error_body()))
             self._outbox.close(CLOSE_BUG, "internal error")
 
-    @property
-    def _hearing(self) -> Listener:
-        assert self._listener is not None
-        return self._listener
-
     def _send(self, event: se.ServerEvent) -> None:
         frame = self._codec.encode(event, self._session.new_event_id())
         if frame is not None:
@@ -331,7 +331,7 @@ class Driver:
     def _perform(self, effect: c.Effect) -> None:
         match effect:
             case c.FeedVad():
-                self._hearing.feed_vad(effect)
+                self._hearing.vad.feed(effect.start_tick, effect.format, effect.data)
             case c.Emit():
                 match effect.event:
                     case se.AudioDelta(response_id=response_id) if response_id in self._timings.silent:
@@ -344,7 +344,7 @@ class Driver:
             case c.Retrieve():
                 self._retrieve(effect)
             case c.ResetVad():
-                self._hearing.reset_vad()
+                self._hearing.vad.reset()
             case c.OpenUtterance():
                 self._hearing.open(
                     effect.item_id, effect.transcription, logprobs=effect.logprobs, judged=effect.judged

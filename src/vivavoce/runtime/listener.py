@@ -169,7 +169,8 @@ class Listener:
         """The model cannot hear, so it needs words even where the client wants no transcription."""
         self._words_guessed = words_guessed
         """The model's words are asked for before an utterance is over (:meth:`guess`)."""
-        self._vad = vad_pool.open(self._on_frame, self._on_fault)
+        self.vad = vad_pool.open(self._on_frame, self._on_fault)
+        """Where the session's audio is judged."""
         self._utterances: dict[str, tuple[Utterance, asyncio.Task[None]]] = {}
         self._results: deque[Utterance] = deque(maxlen=KEPT_RESULTS)
         self._early: dict[str, c.Recognised | c.RecognitionFailed] = {}
@@ -178,21 +179,10 @@ class Listener:
         self._language: str | None = None
         """Of the latest utterance, as its client says."""
 
-    @property
-    def backlog_ticks(self) -> int:
-        """Audio that waits for the VAD, in ticks."""
-        return self._vad.backlog_ticks
-
     def close(self) -> None:
-        self._vad.close()
+        self.vad.close()
 
     # ---------------------------------------------------------------------------------------------- VAD
-
-    def feed_vad(self, effect: c.FeedVad) -> None:
-        self._vad.feed(effect.start_tick, effect.format, effect.data)
-
-    def reset_vad(self) -> None:
-        self._vad.reset()
 
     def _on_frame(self, end_tick: int, probability: float) -> None:
         self._post(c.VadFrame(end_tick, probability))

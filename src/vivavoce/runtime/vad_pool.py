@@ -256,7 +256,7 @@ class VadStream:
         """Ticks of audio that are fed and not yet reported, an incomplete frame included."""
         ticks = self._in_flight * FRAME_TICKS
         for run in self._runs:
-            ticks += run.fmt.ticks(run.size)
+            ticks += run.size * FRAME_TICKS // run.frame
         return ticks
 
     def feed(self, start_tick: int, fmt: AudioFormat, data: bytes) -> None:
@@ -271,11 +271,12 @@ class VadStream:
         """
         if self._closed:
             raise RuntimeError("the VAD stream is closed")
-        if len(data) % fmt.sample_bytes:
-            raise ValueError(f"{len(data)} bytes are not whole samples of {fmt.value}")
+        size = len(data)
+        if size % fmt.sample_bytes:
+            raise ValueError(f"{size} bytes are not whole samples of {fmt.value}")
         if start_tick < self._next_tick:
             raise ValueError(f"audio at tick {start_tick} comes after tick {self._next_tick}")
-        if not data:
+        if not size:
             return
         if self._broken or start_tick != self._next_tick:
             run = self._begin_anew(start_tick, fmt)
@@ -283,9 +284,11 @@ class VadStream:
             run = self._runs[-1]
             if run.fmt is not fmt:
                 run = self._change_format(run, fmt)
-        run.append(data)
-        self._next_tick = start_tick + fmt.ticks(len(data))
-        if not self._queued and self.has_frame():
+        run.chunks.append(data)
+        run.size += size
+        self._next_tick = start_tick + fmt.ticks(size)
+        # Not in the queue, it has no whole frame but in this run, which is its only one then.
+        if run.size >= run.frame and not self._queued:
             self._queued = True
             self._pool.enqueue(self)
 

@@ -48,6 +48,8 @@ class SocketOutbox:
         self._stall_s = stall_s
         self._frames: deque[bytes] = deque()
         self._bytes = 0
+        self.full = False
+        """More than :data:`FULL_BYTES` wait. Looked at for each frame of the client's."""
         self._news = asyncio.Event()
         self._room = asyncio.Event()
         self._room.set()
@@ -57,10 +59,6 @@ class SocketOutbox:
     def crowded(self) -> bool:
         return self._bytes > ROOM_BYTES
 
-    @property
-    def full(self) -> bool:
-        return self._bytes > FULL_BYTES
-
     def send(self, frame: bytes) -> None:
         if self._closing is not None:
             return
@@ -68,6 +66,7 @@ class SocketOutbox:
         self._bytes += len(frame)
         if self._bytes > ROOM_BYTES:
             self._room.clear()
+            self.full = self._bytes > FULL_BYTES
         self._news.set()
 
     def close(self, code: int, reason: str) -> None:
@@ -98,6 +97,7 @@ class SocketOutbox:
                         async with asyncio.timeout(self._stall_s):
                             await socket.send_frame(frame, WSMsgType.TEXT)
                     self._bytes -= len(frame)
+                    self.full = self._bytes > FULL_BYTES
                     if self._bytes <= ROOM_BYTES:
                         self._room.set()
                 if self._closing is not None:
@@ -116,6 +116,7 @@ class SocketOutbox:
         finally:
             self._frames.clear()
             self._bytes = 0
+            self.full = False
             self._closing = self._closing or (1006, "")
             self._room.set()
 

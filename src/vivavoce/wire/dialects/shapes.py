@@ -29,7 +29,7 @@ MetadataValue: TypeAlias = Annotated[str, Meta(max_length=512)]
 Metadata: TypeAlias = Annotated[dict[MetadataKey, MetadataValue], Meta(max_length=16)]
 APPEND_LIMIT: Final = 15 * 1024 * 1024
 """Bytes of audio in one event (protocol section 4.1)."""
-_AUDIO_CHARS: Final = APPEND_LIMIT // 3 * 4
+AUDIO_CHARS: Final = APPEND_LIMIT // 3 * 4
 """As many as :data:`APPEND_LIMIT` bytes take in base64."""
 ItemStatusIn: TypeAlias = Literal["completed", "incomplete", "in_progress"]
 
@@ -177,7 +177,7 @@ class InputAudioIn(Shape, tag_field="type", tag="input_audio", kw_only=True):
         if isinstance(self.audio, UnsetType):
             if self.transcript is UNSET or self.transcript is None:
                 raise ValueError
-        elif len(self.audio) > _AUDIO_CHARS:
+        elif len(self.audio) > AUDIO_CHARS:
             raise ValueError
 
     @classmethod
@@ -188,7 +188,7 @@ class InputAudioIn(Shape, tag_field="type", tag="input_audio", kw_only=True):
 
 
 def _size(audio: object, path: str) -> Iterator[Found]:
-    if isinstance(audio, str) and len(audio) > _AUDIO_CHARS:
+    if isinstance(audio, str) and len(audio) > AUDIO_CHARS:
         yield Phase.RANGE, errors.audio_too_large(path, APPEND_LIMIT, len(audio.rstrip("=")) * 3 // 4)
 
 
@@ -273,11 +273,10 @@ class EventShape(Shape, tag_field="type", kw_only=True):
 
 
 class AppendIn(EventShape, tag="input_audio_buffer.append", kw_only=True):
-    audio: str
+    """How long ``audio`` may be is seen to where it becomes an event: fifty come in a second, and a call of Python
+    from within the decoder is dear."""
 
-    def __post_init__(self) -> None:
-        if len(self.audio) > _AUDIO_CHARS:
-            raise ValueError
+    audio: str
 
     @classmethod
     def faults(cls, value: dict[str, Any], path: str) -> Iterator[Found]:
