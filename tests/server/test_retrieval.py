@@ -10,12 +10,12 @@ import msgspec
 import numpy as np
 import pytest
 import server_fixtures
-from aiohttp import WSMsgType, web
 from server_fakes import Fakes, config, rest, serving, session
 
 from vivavoce.core import contract as c
 from vivavoce.runtime import driver
 from vivavoce.runtime.driver import Driver
+from vivavoce.server.handshake import Socket
 from vivavoce.server.outbox import AT_ONCE_BYTES, FULL_BYTES, SocketOutbox
 from vivavoce.testing import virtual_time
 from vivavoce.wire import server_events as se
@@ -79,9 +79,9 @@ class SlowSocket:
         self.taken = asyncio.Event()
         self.frames: list[bytes] = []
 
-    async def send_frame(self, frame: bytes, kind: WSMsgType) -> None:
+    async def send_texts(self, frames: list[bytes]) -> None:
         await self.taken.wait()
-        self.frames.append(frame)
+        self.frames += frames
 
 
 def test_a_large_frame_may_take_long_while_it_goes_on() -> None:
@@ -89,7 +89,7 @@ def test_a_large_frame_may_take_long_while_it_goes_on() -> None:
         waiting, cut = FULL_BYTES + 1, asyncio.Event()
         outbox = SocketOutbox(stall_s=20.0, abort=cut.set, unsent=lambda: waiting)
         socket = SlowSocket()
-        writer = asyncio.create_task(outbox.run(cast(web.WebSocketResponse, socket)))
+        writer = asyncio.create_task(outbox.run(cast(Socket, socket)))
         outbox.send(bytes(FULL_BYTES + 1))
         await rest()
         for _ in range(10):
@@ -121,7 +121,7 @@ def test_who_takes_nothing_of_a_frame_is_cut_off_though_nothing_waited_before_it
     async def scene() -> None:
         cut = asyncio.Event()
         outbox = SocketOutbox(stall_s=20.0, abort=cut.set, unsent=lambda: 0)
-        writer = asyncio.create_task(outbox.run(cast(web.WebSocketResponse, SlowSocket())))
+        writer = asyncio.create_task(outbox.run(cast(Socket, SlowSocket())))
         outbox.send(bytes(size))
         await rest()
         assert not cut.is_set()

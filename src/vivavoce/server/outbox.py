@@ -20,7 +20,7 @@ from collections import deque
 from collections.abc import Callable
 from typing import Final
 
-from aiohttp import WSMsgType, web
+from vivavoce.server.handshake import Socket
 
 log = logging.getLogger(__name__)
 
@@ -83,20 +83,20 @@ class SocketOutbox:
         if not self._room.is_set():
             await self._room.wait()
 
-    async def run(self, socket: web.WebSocketResponse) -> None:
+    async def run(self, socket: Socket) -> None:
         """Write frames as they come, until the session is closed or the client has gone."""
         try:
             while True:
                 while self._frames:
-                    frame = self._frames.popleft()
-                    if len(frame) > FULL_BYTES:
-                        await self._write_large(socket, frame)
-                    elif len(frame) <= AT_ONCE_BYTES and not self._unsent():
-                        await socket.send_frame(frame, WSMsgType.TEXT)
+                    frames, size = self._next()
+                    if size > FULL_BYTES:
+                        await self._write_large(socket, frames)
+                    elif size <= AT_ONCE_BYTES and not self._unsent():
+                        await socket.send_texts(frames)
                     else:
                         async with asyncio.timeout(self._stall_s):
-                            await socket.send_frame(frame, WSMsgType.TEXT)
-                    self._bytes -= len(frame)
+                            await socket.send_texts(frames)
+                    self._bytes -= size
                     self.full = self._bytes > FULL_BYTES
                     if self._bytes <= ROOM_BYTES:
                         self._room.set()
@@ -120,11 +120,20 @@ class SocketOutbox:
             self._closing = self._closing or (1006, "")
             self._room.set()
 
-    async def _write_large(self, socket: web.WebSocketResponse, frame: bytes) -> None:
+    def _next(self) -> tuple[list[bytes], int]:
+        """The next frame, and those after it that leave with it; and their bytes."""
+        frames = [self._frames.popleft()]
+        size = len(frames[0])
+        while self._frames and size + len(self._frames[0]) <= AT_ONCE_BYTES:
+            frames.append(self._frames.popleft())
+            size += len(frames[-1])
+        return frames, size
+
+    async def _write_large(self, socket: Socket, frames: list[bytes]) -> None:
         """Raises TimeoutError when nothing of it is taken for a while."""
-        writing = asyncio.create_task(socket.send_frame(frame, WSMsgType.TEXT))
+        writing = asyncio.create_task(socket.send_texts(frames))
         try:
-            left = len(frame)
+            left = sum(map(len, frames))
             while not (await asyncio.wait([writing], timeout=self._stall_s))[0]:
                 if self._unsent() >= left:
                     raise TimeoutError
