@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import re
 import unicodedata
+from collections.abc import Iterator
 from typing import Final
 
 FIRST_CHARS: Final = 16
@@ -47,6 +48,8 @@ _CLAUSE_END: Final = re.compile(
     rf"|(?<=[{_CJK}])[,;](?=[{_CJK}])"
     r"|……|——"
 )
+_MARK: Final = re.compile(r"[.!?…。！？｡．\n,;:–—、；：，､]")
+"""What whatever ends a sentence or a clause begins with."""
 _WIDE: Final = re.compile(rf"[{_CJK}\u3000-\u303f\uac00-\ud7a3\uff01-\uff60\U00020000-\U0003ffff]")
 _WORD_BEFORE: Final = re.compile(r"(?:(?<=[\s(\[{\"'„“‚‘«‹¿¡*_/–—])|\A)([^\s(\[{\"'„“‚‘«‹¿¡*_/–—]+)\Z")
 _NEXT_WORD: Final = re.compile(r"[^\W\d_]+")
@@ -129,7 +132,7 @@ class ClauseSplitter:
         return space if space > 0 else self._before_joined(begin, begin + MAX_CHARS)
 
     def _sentence_end(self, begin: int, limit: int) -> int | None:
-        for mark in _SENTENCE_END.finditer(self._text, begin, limit):
+        for mark in _found(_SENTENCE_END, self._text, begin, limit):
             if self._text[begin : mark.end()].isspace():
                 continue
             if mark["stop"] is None or self._is_full_stop(begin, mark.start(), mark.end()):
@@ -139,7 +142,7 @@ class ClauseSplitter:
     def _clause_end(self, begin: int, limit: int) -> int | None:
         enough = LATER_CHARS if self._made else FIRST_CHARS
         width, at = 0, begin
-        for mark in _CLAUSE_END.finditer(self._text, begin, limit):
+        for mark in _found(_CLAUSE_END, self._text, begin, limit):
             width += mark.end() - at + len(_WIDE.findall(self._text, at, mark.end()))
             at = mark.end()
             if width >= enough and at < limit:
@@ -196,6 +199,15 @@ class ClauseSplitter:
         while at > begin and _joins(self._text, begin, at):
             at -= 1
         return at if at > begin else end
+
+
+def _found(ends: re.Pattern[str], text: str, begin: int, limit: int) -> Iterator[re.Match[str]]:
+    """As ``ends.finditer``, which would try all of the pattern at each character."""
+    while (mark := _MARK.search(text, begin, limit)) is not None:
+        found = ends.match(text, mark.start(), limit)
+        begin = mark.end() if found is None else found.end()
+        if found is not None:
+            yield found
 
 
 def _joins(text: str, begin: int, at: int) -> bool:
