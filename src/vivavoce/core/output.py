@@ -10,7 +10,7 @@ Laws
 
 from __future__ import annotations
 
-from collections.abc import Generator, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import TypeAlias
 
@@ -63,7 +63,7 @@ class OpenCall:
 
 
 class Output:
-    """The items of one response, done and open. Every method yields steps in the order to perform them."""
+    """The items of one response, done and open. Steps come in the order to perform them."""
 
     def __init__(
         self, response_id: str, *, speaks: bool, output_format: AudioFormat, ids: Ids, speed: float = 1.0
@@ -75,6 +75,8 @@ class Output:
         self._format = output_format
         self._ids = ids
         self._speed = speed
+        self.audio_ticks = 0
+        """Sound of all items so far."""
 
     @property
     def untouched(self) -> bool:
@@ -86,18 +88,24 @@ class Output:
         """A function was called, or is being called."""
         return isinstance(self.open, OpenCall) or any(isinstance(one, items.FunctionCallItem) for one in self.done)
 
-    def text(self, delta: str) -> Iterator[Step]:
-        message = yield from self._message()
+    def text(self, delta: str) -> list[Step]:
+        steps: list[Step] = []
+        message = self._message(steps)
         message.texts.append(delta)
-        at = (self._response_id, message.item_id, len(self.done), 0)
-        yield se.TranscriptDelta(*at, delta) if self._speaks else se.TextDelta(*at, delta)
+        told = se.TranscriptDelta if self._speaks else se.TextDelta
+        steps.append(told(self._response_id, message.item_id, len(self.done), 0, delta))
+        return steps
 
-    def audio(self, data: bytes, marks: tuple[Mark, ...] = ()) -> Iterator[Step]:
-        message = yield from self._message()
+    def audio(self, data: bytes, marks: tuple[Mark, ...] = ()) -> list[Step]:
+        steps: list[Step] = []
+        message = self._message(steps)
         if marks:
             message.alignment.add(marks)
-        message.audio_ticks += self._format.ticks(len(data))
-        yield se.AudioDelta(self._response_id, message.item_id, len(self.done), 0, data)
+        ticks = self._format.ticks(len(data))
+        message.audio_ticks += ticks
+        self.audio_ticks += ticks
+        steps.append(se.AudioDelta(self._response_id, message.item_id, len(self.done), 0, data))
+        return steps
 
     def place(self, marks: tuple[Mark, ...]) -> None:
         """Where words of the open message stand in the sound that was sent of it."""
@@ -140,17 +148,18 @@ class Output:
             case OpenCall():
                 yield from self._close_call(self.open, status)
 
-    def _message(self) -> Generator[Step, None, OpenMessage]:
+    def _message(self, steps: list[Step]) -> OpenMessage:
+        """The open message; what it takes to open one is added to ``steps``."""
         if isinstance(self.open, OpenMessage):
             return self.open
-        yield from self.close("completed")
+        steps += self.close("completed")
         message = OpenMessage(self._ids.next("item"), Alignment(self._speed))
         self.open = message
         item = items.MessageItem(message.item_id, "assistant", (), "in_progress")
         part: items.OutputPart = items.AudioPart("") if self._speaks else items.TextPart("")
-        yield se.OutputItemAdded(self._response_id, len(self.done), item)
-        yield Opened(item)
-        yield se.ContentPartAdded(self._response_id, message.item_id, len(self.done), 0, part)
+        steps.append(se.OutputItemAdded(self._response_id, len(self.done), item))
+        steps.append(Opened(item))
+        steps.append(se.ContentPartAdded(self._response_id, message.item_id, len(self.done), 0, part))
         return message
 
     def _part(self, message: OpenMessage) -> items.OutputPart:

@@ -64,7 +64,6 @@ class Run:
     """Text tokens of the items that are final."""
     open_tokens: int = 0
     """Those of the item that is being made: the sum of its pieces, which may be more than the whole."""
-    audio_ticks: int = 0
     reported: c.UsageReported | None = None
 
     @property
@@ -76,7 +75,7 @@ class Run:
         counted = structs.replace(
             self.input_usage,
             output_text=self.text_tokens,
-            output_audio=usage.assistant_audio_tokens(self.audio_ticks),
+            output_audio=usage.assistant_audio_tokens(self.output.audio_ticks),
         )
         return counted if self.reported is None else _as_reported(counted, self.reported)
 
@@ -85,7 +84,7 @@ class Run:
         """Output tokens that may still come; None where there is no limit."""
         if self.limit is None:
             return None
-        return self.limit - self.text_tokens - usage.assistant_audio_tokens(self.audio_ticks)
+        return self.limit - self.text_tokens - usage.assistant_audio_tokens(self.output.audio_ticks)
 
 
 @dataclass(frozen=True, slots=True)
@@ -247,16 +246,15 @@ class Responses:
         if not report.audio:
             run.output.place(report.marks)
             return
-        fmt = run.plan.output_format
         data = report.audio
         left = run.tokens_left
         cut = False
         if left is not None:
-            room = (left + 1) * _TICKS_PER_TOKEN - run.audio_ticks % _TICKS_PER_TOKEN - 1
+            fmt = run.plan.output_format
+            room = (left + 1) * _TICKS_PER_TOKEN - run.output.audio_ticks % _TICKS_PER_TOKEN - 1
             cut = fmt.ticks(len(data)) > room
             data = data[: fmt.bytes_of(max(0, room))] if cut else data
         if data:
-            run.audio_ticks += fmt.ticks(len(data))
             self._perform(run, run.output.audio(data, report.marks))
         if cut:
             self._incomplete(run, "max_output_tokens")
@@ -342,7 +340,7 @@ class Responses:
         counted = se.Usage() if untouched else run.usage
         self._journal.emit(se.ResponseDone(self._describe(run, status, details, counted)))
         if run.in_band:
-            self.spoken_ms = None if status in ("cancelled", "failed") else run.audio_ticks // TICKS_PER_MS
+            self.spoken_ms = None if status in ("cancelled", "failed") else run.output.audio_ticks // TICKS_PER_MS
         self._release(run, tell=not untouched, used=counted)
 
     def _release(self, run: Run, *, tell: bool, used: se.Usage) -> None:

@@ -18,7 +18,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import Callable
 from contextlib import aclosing
 from dataclasses import dataclass
 from typing import Final
@@ -70,12 +70,14 @@ class _Speech:
 
     async def add(self, chunk: base.SpeechChunk) -> None:
         """More of it; waits while there is more than enough."""
-        await self._room.wait()
+        if self._bytes > self._most_bytes:
+            await self._room.wait()
+        if not self._held:
+            self._news.set()
         self._held.append(chunk)
         self._bytes += len(chunk.pcm)
         if self._bytes > self._most_bytes:
             self._room.clear()
-        self._news.set()
 
     def end(self, fault: Exception | None = None) -> None:
         """There is no more of it."""
@@ -83,21 +85,21 @@ class _Speech:
         self._fault = fault
         self._news.set()
 
-    async def chunks(self) -> AsyncGenerator[base.SpeechChunk, None]:
-        """All of it, as it comes; raises the fault that it ended with."""
-        while True:
-            while self._held:
-                chunk = self._held.popleft()
-                self._bytes -= len(chunk.pcm)
-                if self._bytes <= self._most_bytes:
-                    self._room.set()
-                yield chunk
+    async def next(self) -> base.SpeechChunk | None:
+        """What comes next of it, None when that was all; raises the fault that it ended with."""
+        while not self._held:
+            if self._fault is not None:
+                raise self._fault
             if self._over:
-                break
+                return None
             self._news.clear()
             await self._news.wait()
-        if self._fault is not None:
-            raise self._fault
+        chunk = self._held.popleft()
+        was = self._bytes
+        self._bytes -= len(chunk.pcm)
+        if self._bytes <= self._most_bytes < was:
+            self._room.set()
+        return chunk
 
 
 class Cascade:
@@ -161,7 +163,8 @@ class Cascade:
         calling = False
         async with aclosing(self._model.generate(request)) as deltas:
             async for delta in deltas:
-                await self._outbox.drained()
+                if self._outbox.crowded:
+                    await self._outbox.drained()
                 match delta:
                     case base.TextDelta():
                         calling = False
@@ -209,7 +212,8 @@ class Cascade:
         for clause in self._splitter.flush():
             await self._put(clause)
         await self._clauses.join()
-        self._tell(self._sound.flush())
+        for piece in self._sound.flush():
+            self._tell(piece)
         self._fed = self._cut = 0
         self._speakable = Speakable(self._spell)
 
@@ -253,22 +257,25 @@ class Cascade:
             await self._begun.acquire()
             speech = self._speeches.popleft()
             begin = self._sound.ticks
-            async with aclosing(speech.chunks()) as chunks:
-                async for chunk in chunks:
+            while (chunk := await speech.next()) is not None:
+                if chunk.words:
                     self._marks += _marks(speech, chunk.words, begin)
-                    for piece in self._sound.write(chunk.pcm):
+                for piece in self._sound.write(chunk.pcm):
+                    if self._outbox.crowded:
                         await self._outbox.drained()
-                        self._tell([piece])
+                    self._tell(piece)
             self._marks.append(Mark(self._sound.ticks, speech.clause.begin + len(speech.clause.text)))
             if not self._speeches or not self._speeches[0].waits:
-                self._tell(self._sound.rest() or [b""])
+                self._tell(b"".join(self._sound.rest()))
             self._unsent.release()
             self._clauses.task_done()
 
-    def _tell(self, pieces: list[bytes]) -> None:
-        for piece in pieces:
+    def _tell(self, piece: bytes) -> None:
+        """``piece``: empty where only marks are new."""
+        marks: tuple[Mark, ...] = ()
+        if self._marks:
             marks, self._marks = tuple(self._marks), []
-            self._report(c.AudioProduced(self._plan.response_id, piece, marks))
+        self._report(c.AudioProduced(self._plan.response_id, piece, marks))
 
 
 def _marks(speech: _Speech, words: tuple[base.WordTiming, ...], begin: int) -> list[Mark]:

@@ -20,8 +20,10 @@ class SoundWriter:
     def __init__(self, source_rate: int, target: AudioFormat) -> None:
         self._source_rate = source_rate
         self._target = target
+        self._as_it_is = source_rate == target.rate and target is AudioFormat.PCM16
         self._pending = b""
-        self._first = True
+        self._size = FIRST_DELTA_MS * target.bytes_per_ms
+        """Bytes of the next piece."""
         self._resampler: Resampler | None = None
         self._samples = 0
 
@@ -31,17 +33,21 @@ class SoundWriter:
         return self._samples * AudioFormat.PCM16.rate // self._source_rate
 
     def write(self, pcm: bytes) -> list[bytes]:
-        """``pcm``: s16le mono at the engine's rate. Returns the wire audio that is complete."""
-        if self._resampler is None:
-            self._resampler = Resampler(self._source_rate, self._target.rate)
-        self._samples += len(pcm) // AudioFormat.PCM16.sample_bytes
-        self._convert(self._resampler, pcm, last=False)
-        pieces, at = [], 0
-        while len(self._pending) - at >= (size := self._size()):
-            pieces.append(self._pending[at : at + size])
-            at += size
-            self._first = False
-        self._pending = self._pending[at:]
+        """``pcm``: s16le mono at the engine's rate. Returns the wire audio that is complete.
+
+        Raises :class:`ValueError` when it does not hold whole samples.
+        """
+        samples, odd = divmod(len(pcm), AudioFormat.PCM16.sample_bytes)
+        if odd:
+            raise ValueError(f"{len(pcm)} bytes are no whole samples")
+        self._samples += samples
+        pending = self._pending + (pcm if self._as_it_is else self._convert(pcm))
+        pieces, at, length = [], 0, len(pending)
+        while length - at >= self._size:
+            pieces.append(pending[at : at + self._size])
+            at += self._size
+            self._size = DELTA_MS * self._target.bytes_per_ms
+        self._pending = pending[at:]
         return pieces
 
     def rest(self) -> list[bytes]:
@@ -52,14 +58,14 @@ class SoundWriter:
     def flush(self) -> list[bytes]:
         """The message is over: the rest, however short."""
         if self._resampler is not None:
-            self._convert(self._resampler, b"", last=True)
-        rest, self._pending, self._resampler, self._first = self._pending, b"", None, True
+            self._pending += self._convert(b"", last=True)
+        rest, self._pending, self._resampler = self._pending, b"", None
+        self._size = FIRST_DELTA_MS * self._target.bytes_per_ms
         self._samples = 0
         return [rest] if rest else []
 
-    def _size(self) -> int:
-        return (FIRST_DELTA_MS if self._first else DELTA_MS) * self._target.bytes_per_ms
-
-    def _convert(self, resampler: Resampler, pcm: bytes, *, last: bool) -> None:
-        samples = resampler.process(to_samples(pcm, AudioFormat.PCM16), last=last)
-        self._pending += from_samples(samples, self._target)
+    def _convert(self, pcm: bytes, *, last: bool = False) -> bytes:
+        if self._resampler is None:
+            self._resampler = Resampler(self._source_rate, self._target.rate)
+        samples = self._resampler.process(to_samples(pcm, AudioFormat.PCM16), last=last)
+        return from_samples(samples, self._target)
