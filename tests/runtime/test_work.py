@@ -29,8 +29,8 @@ from vivavoce.wire.session_config import SessionConfig
 
 APPEND = 31
 FRAME = 13
-DELTA = 44
-TEXT_DELTA = {"azure-2024-12-17": 46, "openai-ga": 52}
+DELTA = 37
+TEXT_DELTA = {"azure-2024-12-17": 42, "openai-ga": 50}
 """GA pads it."""
 PREVIEW, GA = TEXT_DELTA
 MESSAGE = b'{"type":"message","role":"user","content":[{"type":"input_text","text":"Hello."}]}}'

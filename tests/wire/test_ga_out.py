@@ -162,6 +162,8 @@ FRAMES: Final[list[tuple[se.ServerEvent, str | None, dict[str, Any]]]] = [
     (se.ContentPartDone("r1", "i2", 0, 1, items.TextPart("Hi")), "response.content_part.done",
      {**AT, "part": {"type": "text", "text": "Hi"}}),
     (se.TextDelta("r1", "i2", 0, 1, "Hi"), "response.output_text.delta", {**AT, "delta": "Hi", "obfuscation": 14}),
+    (se.TextDelta("r1", "i2", 0, 1, 'é "\\\n🙂'), "response.output_text.delta",
+     {**AT, "delta": 'é "\\\n🙂', "obfuscation": 10}),
     (se.TextDone("r1", "i2", 0, 1, "Hi"), "response.output_text.done", {**AT, "text": "Hi"}),
     (se.TranscriptDelta("r1", "i2", 0, 1, "x" * 16), "response.output_audio_transcript.delta",
      {**AT, "delta": "x" * 16, "obfuscation": 16}),

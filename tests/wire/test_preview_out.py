@@ -23,6 +23,8 @@ OCTOBER: Final = "azure-2024-10-01"
 DECEMBER: Final = "azure-2024-12-17"
 APRIL: Final = "azure-2025-04"
 
+WRITTEN: Final = 'é "\\\n\x7f\u2028🙂'
+"""Words that take some escaping."""
 SERVER_EVENTS: Final = {
     "error",
     "session.created",
@@ -270,7 +272,9 @@ SIMPLE: Final[list[tuple[se.ServerEvent, dict[str, Any]]]] = [
     ),
     (se.TextDelta(*AT, "h"), {"type": "response.text.delta", **AT_JSON, "delta": "h"}),
     (se.TextDone(*AT, "hi"), {"type": "response.text.done", **AT_JSON, "text": "hi"}),
+    (se.TextDelta(*AT, WRITTEN), {"type": "response.text.delta", **AT_JSON, "delta": WRITTEN}),
     (se.TranscriptDelta(*AT, "h"), {"type": "response.audio_transcript.delta", **AT_JSON, "delta": "h"}),
+    (se.TranscriptDelta(*AT, WRITTEN), {"type": "response.audio_transcript.delta", **AT_JSON, "delta": WRITTEN}),
     (se.TranscriptDone(*AT, "hi"), {"type": "response.audio_transcript.done", **AT_JSON, "transcript": "hi"}),
     (se.AudioDelta(*AT, b"\0\1\2"), {"type": "response.audio.delta", **AT_JSON, "delta": "AAEC"}),
     (se.AudioDone(*AT), {"type": "response.audio.done", **AT_JSON}),

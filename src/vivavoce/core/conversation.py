@@ -62,6 +62,8 @@ class Conversation:
         self.id = conversation_id
         self.tokens = tokens
         self._nodes: dict[str, _Node] = {}
+        self.ids = self._nodes.keys()
+        """Of the items in the list, as they come and go."""
         self._first: str | None = None
         self._last: str | None = None
         self._calls: dict[str, int] = {}

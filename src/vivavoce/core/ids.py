@@ -26,12 +26,14 @@ class Ids:
 
     def __init__(self, seed: bytes) -> None:
         number = int.from_bytes(hashlib.blake2b(seed, digest_size=24).digest())
-        number, self._count = divmod(number, _SPACE)
+        number, count = divmod(number, _SPACE)
         stem = []
         for _ in range(_DEFAULT_LENGTH - _TAIL):
             number, digit = divmod(number, 62)
             stem.append(_ALPHABET[digit])
         self._stem = "".join(stem)
+        self._at = count * _STRIDE % _SPACE
+        """The counter as it is scattered."""
         self._heads: dict[str, str] = {}
         self._taken: Container[str] = ()
 
@@ -41,16 +43,13 @@ class Ids:
 
     def next(self, prefix: str) -> str:
         """A new identifier such as ``item_`` + 21 characters, for the prefixes of the protocol."""
-        made = self._make(prefix)
-        while made in self._taken:
-            made = self._make(prefix)
-        return made
-
-    def _make(self, prefix: str) -> str:
-        self._count += 1
-        high, low = divmod(self._count * _STRIDE % _SPACE, _HALF)
         head = self._heads.get(prefix) or self._head(prefix)
-        return f"{head}{_PAIRS[low % 3844]}{_PAIRS[low // 3844]}{_PAIRS[high % 3844]}{_PAIRS[high // 3844]}"
+        while True:
+            self._at = at = (self._at + _STRIDE) % _SPACE
+            high, low = at // _HALF, at % _HALF
+            tail = f"{_PAIRS[low % 3844]}{_PAIRS[low // 3844]}{_PAIRS[high % 3844]}{_PAIRS[high // 3844]}"
+            if (made := head + tail) not in self._taken:
+                return made
 
     def _head(self, prefix: str) -> str:
         length = _LENGTHS.get(prefix, _DEFAULT_LENGTH)

@@ -106,7 +106,7 @@ class Session:
         self._owed: Owed | None = None
         self._held = HeldOutputs()
         self._speculator = Speculator(self._responses, self._journal)
-        self._ids.avoid(self._conversation)
+        self._ids.avoid(self._conversation.ids)
 
     @property
     def id(self) -> str:

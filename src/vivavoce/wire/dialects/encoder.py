@@ -75,24 +75,27 @@ def max_tokens(limit: int | None) -> int | str:
     return "inf" if limit is None else limit
 
 
-def audio_delta(head: bytes, event: se.AudioDelta, event_id: str) -> bytes:
-    """The hot frame, written by template: every value in it is ours and needs no escaping.
+def delta_head(kind: str) -> str:
+    """What a delta begins with, up to its event's id."""
+    return f'{{"type":"{kind}","event_id":"'
 
-    ``head``: all up to the event's id.
-    """
-    return b"".join(
-        (
-            head,
-            event_id.encode(),
-            b'","response_id":"',
-            event.response_id.encode(),
-            b'","item_id":"',
-            event.item_id.encode(),
-            b'","output_index":%d,"content_index":%d,"delta":"' % (event.output_index, event.content_index),
-            pybase64.b64encode(event.delta),
-            b'"}',
-        )
-    )
+
+def audio_delta(head: str, event: se.AudioDelta, event_id: str) -> bytes:
+    """One of the hot frames, written by template. ``head``: see :func:`delta_head`."""
+    return b"".join((_up_to_delta(head, event, event_id), b'"', pybase64.b64encode(event.delta), b'"}'))
+
+
+def text_delta(head: str, event: se.TextDelta | se.TranscriptDelta, event_id: str, more: bytes = b"") -> bytes:
+    """The same for words. ``more``: fields that follow, each with a comma before it."""
+    return b"".join((_up_to_delta(head, event, event_id), encode(event.delta), more, b"}"))
+
+
+def _up_to_delta(head: str, event: se.AudioDelta | se.TextDelta | se.TranscriptDelta, event_id: str) -> bytes:
+    """Every value here is ours and needs no escaping."""
+    return (
+        f'{head}{event_id}","response_id":"{event.response_id}","item_id":"{event.item_id}",'
+        f'"output_index":{event.output_index},"content_index":{event.content_index},"delta":'
+    ).encode()
 
 
 def item_retrieved(event: se.ItemRetrieved, item: dict[str, Any], event_id: str) -> bytes:

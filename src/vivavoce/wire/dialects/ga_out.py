@@ -16,6 +16,7 @@ from vivavoce.wire import server_events as se
 from vivavoce.wire import session_config as sc
 from vivavoce.wire.dialects.encoder import (
     audio_delta,
+    delta_head,
     encode,
     fault,
     item_retrieved,
@@ -23,6 +24,7 @@ from vivavoce.wire.dialects.encoder import (
     max_tokens,
     noise_reduction,
     status_details,
+    text_delta,
     tool,
     tool_choice,
     transcription_usage,
@@ -31,7 +33,9 @@ from vivavoce.wire.dialects.ga_shapes import RATE
 from vivavoce.wire.dialects.profiles import GaProfile
 from vivavoce.wire.errors import ErrorBody
 
-_AUDIO_HEAD: Final = b'{"type":"response.output_audio.delta","event_id":"'
+_AUDIO_HEAD: Final = delta_head("response.output_audio.delta")
+_TEXT_HEAD: Final = delta_head("response.output_text.delta")
+_TRANSCRIPT_HEAD: Final = delta_head("response.output_audio_transcript.delta")
 _BLOCK: Final = 16
 """Characters of a delta and its padding come in multiples of this."""
 
@@ -46,6 +50,10 @@ class GaEncoder:
         """One frame of UTF-8 JSON, or None where this dialect has no such event."""
         if isinstance(event, se.AudioDelta):
             return audio_delta(_AUDIO_HEAD, event, event_id)
+        if isinstance(event, se.TranscriptDelta):
+            return text_delta(_TRANSCRIPT_HEAD, event, event_id, _padding(event, event_id))
+        if isinstance(event, se.TextDelta):
+            return text_delta(_TEXT_HEAD, event, event_id, _padding(event, event_id))
         if isinstance(event, se.ItemRetrieved):
             return item_retrieved(event, item_out(event.item), event_id)
         body = self._body(event)
@@ -155,6 +163,10 @@ def obfuscation(length: int, event_id: str) -> str:
     """
     letters = pybase64.b64encode(hashlib.blake2b(event_id.encode(), digest_size=12).digest(), altchars=b"0A")
     return letters[: _BLOCK - length % _BLOCK].decode()
+
+
+def _padding(event: se.TextDelta | se.TranscriptDelta, event_id: str) -> bytes:
+    return f',"obfuscation":"{obfuscation(len(event.delta), event_id)}"'.encode()
 
 
 def item_out(item: items.Item) -> dict[str, Any]:
@@ -372,9 +384,7 @@ _PLAIN: Final[dict[type, str]] = {
     se.SpeechStarted: "input_audio_buffer.speech_started",
     se.SpeechStopped: "input_audio_buffer.speech_stopped",
     se.IdleTimedOut: "input_audio_buffer.timeout_triggered",
-    se.TextDelta: "response.output_text.delta",
     se.TextDone: "response.output_text.done",
-    se.TranscriptDelta: "response.output_audio_transcript.delta",
     se.TranscriptDone: "response.output_audio_transcript.done",
     se.AudioDone: "response.output_audio.done",
     se.ArgumentsDelta: "response.function_call_arguments.delta",

@@ -15,6 +15,7 @@ from vivavoce.wire import server_events as se
 from vivavoce.wire import session_config as sc
 from vivavoce.wire.dialects.encoder import (
     audio_delta,
+    delta_head,
     encode,
     fault,
     item_retrieved,
@@ -22,13 +23,16 @@ from vivavoce.wire.dialects.encoder import (
     max_tokens,
     noise_reduction,
     status_details,
+    text_delta,
     tool,
     tool_choice,
     transcription_usage,
 )
 from vivavoce.wire.dialects.profiles import Profile
 
-_AUDIO_HEAD: Final = b'{"type":"response.audio.delta","event_id":"'
+_AUDIO_HEAD: Final = delta_head("response.audio.delta")
+_TEXT_HEAD: Final = delta_head("response.text.delta")
+_TRANSCRIPT_HEAD: Final = delta_head("response.audio_transcript.delta")
 
 
 class PreviewEncoder:
@@ -47,6 +51,10 @@ class PreviewEncoder:
         """One frame of UTF-8 JSON, or None where this dialect has no such event."""
         if isinstance(event, se.AudioDelta):
             return audio_delta(_AUDIO_HEAD, event, event_id)
+        if isinstance(event, se.TranscriptDelta):
+            return text_delta(_TRANSCRIPT_HEAD, event, event_id)
+        if isinstance(event, se.TextDelta):
+            return text_delta(_TEXT_HEAD, event, event_id)
         if isinstance(event, se.ItemRetrieved):
             return item_retrieved(event, item_out(event.item), event_id)
         if isinstance(event, se.ErrorRaised):
@@ -325,9 +333,7 @@ _PLAIN: Final[dict[type, str]] = {
     se.InputAudioCleared: "input_audio_buffer.cleared",
     se.SpeechStarted: "input_audio_buffer.speech_started",
     se.SpeechStopped: "input_audio_buffer.speech_stopped",
-    se.TextDelta: "response.text.delta",
     se.TextDone: "response.text.done",
-    se.TranscriptDelta: "response.audio_transcript.delta",
     se.TranscriptDone: "response.audio_transcript.done",
     se.AudioDone: "response.audio.done",
     se.ArgumentsDelta: "response.function_call_arguments.delta",
