@@ -30,6 +30,7 @@ from types import TracebackType
 from typing import Final, Self
 
 import numpy as np
+import numpy.typing as npt
 
 from vivavoce.audio.formats import TICKS_PER_MS, AudioFormat
 from vivavoce.audio.g711 import decode_table, from_samples, to_samples
@@ -57,6 +58,7 @@ _PCM16: Final = AudioFormat.PCM16
 _ULAW: Final = AudioFormat.G711_ULAW
 _ALAW: Final = AudioFormat.G711_ALAW
 _FAILED: Final = "a callback of a VAD stream failed"
+_LANES: Final = (_PCM16, _ULAW, _ALAW)
 _RATES: Final = (_PCM16.rate, _ULAW.rate)
 
 
@@ -76,32 +78,35 @@ class _Run:
     """Bytes that wait."""
     frame: int = 0
     """Bytes in a frame."""
+    lane: int = 0
+    """Where a round has the frames of its format."""
 
     def __post_init__(self) -> None:
         self.frame = self.fmt.bytes_per_ms * FRAME_MS
+        self.lane = _LANES.index(self.fmt)
 
     def append(self, data: bytes) -> None:
         if data:
             self.chunks.append(data)
             self.size += len(data)
 
-    def take_frame(self, room: bytearray, at: int) -> None:
-        """Move one frame to ``room[at:]``."""
-        chunks, offset, beyond = self.chunks, self.offset, at + self.frame
-        while at < beyond:
+    def take_frame(self, pieces: list[bytes | memoryview]) -> None:
+        """Move one frame to the end of ``pieces``."""
+        chunks, offset, missing = self.chunks, self.offset, self.frame
+        self.size -= missing
+        self.end += FRAME_TICKS
+        while missing:
             head = chunks[0]
             have = len(head) - offset
-            if have <= beyond - at:
-                room[at : at + have] = head[offset:]
-                chunks.popleft()
-                at, offset = at + have, 0
-            else:
-                stop = offset + beyond - at
-                room[at:beyond] = head[offset:stop]
-                at, offset = beyond, stop
-        self.offset = offset
-        self.size -= self.frame
-        self.end += FRAME_TICKS
+            if have > missing:
+                self.offset = offset + missing
+                pieces.append(head[offset : self.offset])
+                return
+            pieces.append(head[offset:] if offset else head)
+            chunks.popleft()
+            missing -= have
+            offset = 0
+        self.offset = 0
 
     def cut_tail(self) -> bytes:
         """Take away and return what does not fill a frame."""
@@ -121,21 +126,39 @@ class _Run:
 
 
 @dataclass(slots=True)
-class _Round:
-    """One frame of each of some streams, ordered pcm16, mu-law, A-law; the lists run in parallel."""
+class _Lane:
+    """The frames of a round that are of one format; the lists run in parallel, but for ``sound``."""
 
-    offset: int
-    """Where its frames begin in the bank's staging room, bytes."""
-    counts: tuple[int, int, int]
-    """Streams of each format."""
-    streams: list[VadStream]
+    streams: list[VadStream] = field(default_factory=list)
     slots: list[int] = field(default_factory=list)
     ends: list[int] = field(default_factory=list)
     generations: list[int] = field(default_factory=list)
+    sound: list[bytes | memoryview] = field(default_factory=list)
+    """The frames one after the other, in pieces of any length."""
+
+
+@dataclass(slots=True)
+class _Round:
+    """At most one frame of each stream."""
+
+    lanes: list[_Lane] = field(default_factory=lambda: [_Lane() for _ in _LANES])
     fresh: list[int] = field(default_factory=list)
     """Slots to forget first."""
     switched: list[tuple[int, int, int]] = field(default_factory=list)
     """Slots whose sound changes rates here: (slot, old rate, new rate), Hz."""
+    streams: list[VadStream] = field(default_factory=list)
+    """Since :meth:`close` those of all lanes, one lane after the other, and so are the lists below."""
+    slots: list[int] = field(default_factory=list)
+    ends: list[int] = field(default_factory=list)
+    generations: list[int] = field(default_factory=list)
+
+    def close(self) -> None:
+        """No frame comes any more."""
+        for lane in self.lanes:
+            self.streams += lane.streams
+            self.slots += lane.slots
+            self.ends += lane.ends
+            self.generations += lane.generations
 
 
 class _Bank:
@@ -152,9 +175,8 @@ class _Bank:
             rate: np.zeros((0, resampler.history), np.float32) for rate, resampler in self._resamplers.items()
         }
         self._frames = np.empty((_MOST_ROWS, capabilities.frame_samples), np.float32)
-        self._tables = (decode_table(_ULAW), decode_table(_ALAW))
-        self.room = bytearray(_MOST_ROWS * _PCM16.bytes_per_ms * FRAME_MS)
-        """Where the loop puts the frames of the next slice."""
+        self._taken = np.empty((_MOST_ROWS, capabilities.state_size), np.float32)
+        self._tables = {fmt: decode_table(fmt) for fmt in (_ULAW, _ALAW)}
 
     def reserve(self, slots: int) -> None:
         """Have memory for at least so many slots; not while a slice is in flight."""
@@ -186,43 +208,30 @@ class _Bank:
                 self._histories[old][slot], old, new, self._resamplers[new].history
             )
         frames = self._resample(current, slots)
-        states = self._states[slots]
+        states = self._states.take(slots, 0, self._taken[: len(slots)], "clip")
         probabilities = self._vad.infer(frames, states)
         if probabilities.shape != slots.shape:
             raise ValueError(f"the VAD engine answered {probabilities.shape} for {len(slots)} streams")
         self._states[slots] = states
-        return [float(probability) for probability in probabilities.tolist()]
+        answers: list[float] = probabilities.tolist()
+        return answers
 
-    def _resample(self, current: _Round, slots: np.ndarray[tuple[int], np.dtype[np.intp]]) -> Float32:
-        wide, mu, a = current.counts
-        narrow = mu + a
-        frames = self._frames[: wide + narrow]
-        at = current.offset
-        if wide:
-            fast = self._resamplers[_PCM16.rate]
-            samples = np.frombuffer(self.room, "<i2", wide * fast.frame_samples, at).reshape(wide, -1)
-            self._filter(fast, samples, slots[:wide], frames[:wide])
-            at += samples.nbytes
-        if narrow:
-            slow = self._resamplers[_ULAW.rate]
-            codes = np.frombuffer(self.room, np.uint8, narrow * slow.frame_samples, at).reshape(narrow, -1)
-            samples = np.empty(codes.shape, np.int16)
-            for table, part in zip(self._tables, (slice(mu), slice(mu, None)), strict=True):
-                np.take(table, codes[part], out=samples[part], mode="clip")
-            self._filter(slow, samples, slots[wide:], frames[wide:])
-        return frames
-
-    def _filter(
-        self,
-        resampler: FrameResampler,
-        samples: np.ndarray[tuple[int, ...], np.dtype[np.int16]],
-        slots: np.ndarray[tuple[int], np.dtype[np.intp]],
-        out: Float32,
-    ) -> None:
-        rows = self._histories[resampler.source_rate]
-        history = rows[slots]
-        resampler.process(samples, history, out=out)
-        rows[slots] = history
+    def _resample(self, current: _Round, slots: npt.NDArray[np.intp]) -> Float32:
+        at = 0
+        for fmt, lane in zip(_LANES, current.lanes, strict=True):
+            if lane.sound:
+                part = slice(at, at + len(lane.slots))
+                sound = b"".join(lane.sound)
+                if fmt is _PCM16:
+                    samples = np.frombuffer(sound, "<i2")
+                else:
+                    samples = self._tables[fmt].take(np.frombuffer(sound, np.uint8))
+                resampler, rows = self._resamplers[fmt.rate], self._histories[fmt.rate]
+                history = rows.take(slots[part], 0)
+                resampler.process(samples.reshape(len(history), -1), history, out=self._frames[part])
+                rows[slots[part]] = history
+                at = part.stop
+        return self._frames[:at]
 
 
 def _stretch(history: Float32, old: int, new: int, length: int) -> Float32:
@@ -308,20 +317,20 @@ class VadStream:
 
     # -- for the pool ---------------------------------------------------------------------------------
 
-    def has_frame(self) -> bool:
-        """Does a whole frame wait?"""
-        return bool(self._runs) and self._runs[0].size >= self._runs[0].frame
+    def take(self, current: _Round) -> bool:
+        """Called when the pool took it from the queue: move the frame that waits, if one does, into the round.
 
-    def next_format(self) -> AudioFormat:
-        """The format of the frame that waits."""
-        return self._runs[0].fmt
-
-    def take(self, current: _Round, room: bytearray, at: int) -> int:
-        """Move the frame that waits into ``room[at:]`` and note it in the round; returns where it ends there."""
-        run = self._runs[0]
-        current.slots.append(self._slot)
-        current.ends.append(run.end)
-        current.generations.append(self._generation)
+        Does it belong in the queue again?
+        """
+        run = self._runs[0] if self._runs else None
+        if run is None or run.size < run.frame:
+            self._queued = False
+            return False
+        lane = current.lanes[run.lane]
+        lane.streams.append(self)
+        lane.slots.append(self._slot)
+        lane.ends.append(run.end)
+        lane.generations.append(self._generation)
         rate = run.fmt.rate
         if run.fresh:
             run.fresh = False
@@ -330,14 +339,11 @@ class VadStream:
             current.switched.append((self._slot, self._rate, rate))
         self._rate = rate
         self._in_flight += 1
-        run.take_frame(room, at)
+        run.take_frame(lane.sound)
         if not run.size and len(self._runs) > 1:
             self._runs.popleft()
-        return at + run.frame
-
-    def requeue(self) -> bool:
-        """Called when the pool took it from the queue: does it belong there again?"""
-        self._queued = self.has_frame()
+            run = self._runs[0]
+        self._queued = run.size >= run.frame
         return self._queued
 
     def report(self, generation: int, end_tick: int, probability: float) -> None:
@@ -533,34 +539,23 @@ class VadPool:
     def _gather(self) -> list[_Round]:
         """The next slice: a round of the streams in turn and, when they all fit, more rounds of those with more."""
         budget = min(max(int(SLICE / self._row_seconds), _FEWEST_ROWS), _MOST_ROWS)
-        streams: list[VadStream] = []
-        while self._ready and len(streams) < budget:
-            stream = self._ready.popleft()
-            if stream.requeue():
-                streams.append(stream)
-        taken, rounds, at = streams, [], 0
-        while streams:
-            current, at = self._assemble(streams, at)
-            rounds.append(current)
-            budget -= len(streams) + _ROUND_ROWS
-            if self._ready or budget <= 0:
+        ready, rounds = self._ready, []
+        while ready and budget > 0:
+            current = _Round()
+            turns = min(len(ready), budget)
+            all_fit = turns == len(ready)
+            for _ in range(turns):
+                stream = ready.popleft()
+                if stream.take(current):
+                    ready.append(stream)
+            current.close()
+            if current.streams:
+                rounds.append(current)
+            budget -= turns + _ROUND_ROWS
+            if not all_fit:
                 break
-            streams = [stream for stream in streams if stream.has_frame()][:budget]
-        self._ready.extend(stream for stream in taken if stream.requeue())
-        self._behind = bool(self._ready)
+        self._behind = bool(ready)
         return rounds
-
-    def _assemble(self, streams: list[VadStream], at: int) -> tuple[_Round, int]:
-        wide: list[VadStream] = []
-        mu: list[VadStream] = []
-        a: list[VadStream] = []
-        for stream in streams:
-            fmt = stream.next_format()
-            (wide if fmt is _PCM16 else mu if fmt is _ULAW else a).append(stream)
-        current = _Round(at, (len(wide), len(mu), len(a)), [*wide, *mu, *a])
-        for stream in current.streams:
-            at = stream.take(current, self._bank.room, at)
-        return current, at
 
     def _learn(self, rounds: list[_Round], seconds: float) -> None:
         self._row_seconds += 0.1 * (seconds / _cost(rounds) - self._row_seconds)
