@@ -425,11 +425,14 @@ async def test_a_flood_delays_others_by_one_slice_at_most(vad: FakeVad) -> None:
         assert flood.ends == [768 * n for n in range(1, 2001)]
 
 
-@pytest.mark.parametrize(("seconds", "aside"), [(0.0, False), (1.0, True)])
+@pytest.mark.parametrize(("seconds", "aside"), [(0.0, False), (0.03, False), (0.04, True), (1.0, True)])
 async def test_only_short_work_is_done_on_the_event_loop(
     vad: FakeVad, monkeypatch: pytest.MonkeyPatch, seconds: float, aside: bool
 ) -> None:
-    """The first frame, whose cost nobody knows, goes to the thread; then it depends on what that one took."""
+    """The first frame, whose cost nobody knows, goes to the thread; then it depends on what that one took.
+
+    What a frame costs is learned little by little: 40 ms make one that should take more than 4.
+    """
     ticks = iter(seconds * n for n in range(1000))
     monkeypatch.setattr("vivavoce.runtime.vad_pool.time.perf_counter", lambda: next(ticks))
     async with VadPool(vad, interval=0) as pool:
@@ -440,6 +443,21 @@ async def test_only_short_work_is_done_on_the_event_loop(
         await ears.until(2)
     main = threading.get_ident()
     assert [thread != main for thread in vad.threads] == [True, aside]
+
+
+async def test_a_flood_leaves_the_event_loop_free_however_fast_the_engine_is(
+    vad: FakeVad, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each slice of it is short, but they come without a pause; only what is left in the end is done at once."""
+    monkeypatch.setattr("vivavoce.runtime.vad_pool.time.perf_counter", lambda: 0.0)
+    async with VadPool(vad, interval=0) as pool:
+        pool._row_seconds, pool._learned = 1e-6, True
+        ears = Ears(pool)
+        ears.stream.feed(0, PCM, flat(1, 600 * 768))
+        await ears.until(600)
+    aside = [thread != threading.get_ident() for thread in vad.threads]
+    assert all(aside[:500])
+    assert not aside[-1]
 
 
 async def test_more_streams_than_a_slice_holds_take_turns(vad: FakeVad) -> None:

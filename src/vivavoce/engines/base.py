@@ -121,7 +121,7 @@ class Vad(Engine, Protocol):
 
         ``frames`` is [B, frame_samples] in -1..1; ``states`` is [B, state_size], all zero for a new stream, and
         is updated in place. Returns [B] in 0..1. Called by one thread at a time: by a worker thread or, for so few
-        frames that they should take no longer than 2 ms, by the event loop.
+        frames that they should take no longer than 4 ms, by the event loop.
         """
 
 

@@ -15,7 +15,7 @@ Laws
 A slice that should take no longer than ``AT_ONCE`` is done on the loop, because the hand-over to a thread costs
 more than a tenth of all that a session costs. More than that goes to one thread: after a stall or a flood a
 slice is up to 10 ms, and every socket would wait for it. So does the first one, since nobody knows yet what a
-frame costs.
+frame costs, and one that leaves frames waiting, since the next one follows without a pause.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ FRAME_TICKS: Final = FRAME_MS * TICKS_PER_MS
 SLICE: Final = 0.008
 """Seconds that the pool means to spend in its thread before it looks for new frames again."""
 
-AT_ONCE: Final = 0.002
+AT_ONCE: Final = 0.004
 """Seconds that a slice may hold the event loop."""
 
 _MOST_ROWS: Final = 512
@@ -523,7 +523,7 @@ class VadPool:
         if not rounds:
             return
         self._bank.reserve(self._slots)
-        if self._learned and _cost(rounds) * self._row_seconds <= AT_ONCE:
+        if self._learned and not self._behind and _cost(rounds) * self._row_seconds <= AT_ONCE:
             results, seconds = self._bank.perform(rounds)
         else:
             work = asyncio.get_running_loop().run_in_executor(executor, self._bank.perform, rounds)

@@ -12,6 +12,7 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections.abc import AsyncGenerator, AsyncIterator
+from concurrent.futures import ThreadPoolExecutor
 from typing import Final, Generic, TypeAlias, TypeVar
 
 import numpy as np
@@ -97,6 +98,12 @@ class WatchedVadPool(VadPool):
     def __init__(self, vad: PuppetVad) -> None:
         super().__init__(vad, interval=0)
         self._puppet = vad
+
+    async def _run_slice(self, executor: ThreadPoolExecutor) -> None:
+        """A VAD that is held would hold the event loop too, and nobody could let it go: a case for the thread."""
+        if self._puppet.held:
+            self._learned = False
+        await super()._run_slice(executor)
 
     async def reported(self) -> None:
         """Wait until less than a frame waits in every stream; does not wait for a VAD that is held.
