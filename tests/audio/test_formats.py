@@ -59,5 +59,15 @@ def test_a_clip_is_as_long_as_its_segments(parts: list[tuple[AudioFormat, int]])
     assert clip.size == sum(n * fmt.sample_bytes for fmt, n in parts)
 
 
+@given(fmt=FORMATS, pieces=st.lists(st.binary(max_size=9).map(lambda piece: piece * 2), max_size=5))
+def test_a_clip_of_pieces_is_the_clip_of_all_of_them(fmt: AudioFormat, pieces: list[bytes]) -> None:
+    whole = b"".join(pieces)
+    clip, expected = Clip.of_pieces(fmt, pieces, fmt.ticks(len(whole))), Clip(((fmt, whole),))
+    assert (clip.ticks, clip.ms, clip.size) == (expected.ticks, expected.ms, expected.size)
+    assert clip == expected
+    assert hash(clip) == hash(expected)
+    assert clip.segments is clip.segments
+
+
 def test_the_empty_clip() -> None:
     assert (Clip().ticks, Clip().ms, Clip().size) == (0, 0, 0)

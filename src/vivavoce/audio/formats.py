@@ -10,9 +10,9 @@ monotone when a client changes formats in mid-stream: one pcm16 sample is 1 tick
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
 from enum import Enum
-from typing import Final
+from typing import Final, Self
 
 TICKS_PER_MS: Final = 24
 """Ticks of the audio clock in one millisecond."""
@@ -61,21 +61,47 @@ for _format, _rate, _sample_bytes in (
 del _format, _rate, _sample_bytes
 
 
-@dataclass(frozen=True, slots=True)
 class Clip:
-    """A stretch of recorded sound: segments in the order heard, each in the format it arrived in.
+    """A stretch of recorded sound: segments in the order heard, each in the format it arrived in. Never changes.
 
     Most clips have one segment; a client that changes ``input_audio_format`` while audio is buffered
     makes more. Converting is left to whoever needs samples, off the event loop
     (:func:`vivavoce.audio.resample.clip_to_pcm`).
     """
 
-    segments: tuple[tuple[AudioFormat, bytes], ...] = ()
+    __slots__ = ("_pieces", "_segments", "ticks")
+
+    def __init__(self, segments: tuple[tuple[AudioFormat, bytes], ...] = ()) -> None:
+        self._segments = segments
+        self._pieces: tuple[AudioFormat, Sequence[bytes]] | None = None
+        self.ticks = sum([fmt.ticks(len(data)) for fmt, data in segments])
+        """Length in ticks of 1/24000 s."""
+
+    @classmethod
+    def of_pieces(cls, fmt: AudioFormat, pieces: Sequence[bytes], ticks: int) -> Self:
+        """One segment, ``ticks`` long, that is put together when somebody asks for it: nobody may."""
+        clip = cls()
+        clip._pieces = (fmt, pieces)
+        clip.ticks = ticks
+        return clip
 
     @property
-    def ticks(self) -> int:
-        """Length in ticks of 1/24000 s."""
-        return sum([fmt.ticks(len(data)) for fmt, data in self.segments])
+    def segments(self) -> tuple[tuple[AudioFormat, bytes], ...]:
+        """The sound, as bytes on the wire."""
+        pieces = self._pieces
+        if pieces is not None:
+            self._segments = ((pieces[0], b"".join(pieces[1])),)
+            self._pieces = None
+        return self._segments
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Clip) and self.segments == other.segments
+
+    def __hash__(self) -> int:
+        return hash(self.segments)
+
+    def __repr__(self) -> str:
+        return f"Clip({self.ms} ms)"
 
     @property
     def ms(self) -> int:

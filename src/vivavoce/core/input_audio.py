@@ -89,7 +89,7 @@ class InputAudio:
             del self._parts[:count], self._formats[:count], self._ends[:count]
 
     def cut(self, start: int, end: int) -> Clip:
-        """A copy of what is kept between two ticks; what is gone already is left out."""
+        """What is kept between two ticks; what is gone already is left out."""
         ends = self._ends
         first = bisect_right(ends, start)
         after = bisect_left(ends, end) + 1
@@ -97,14 +97,17 @@ class InputAudio:
         if not parts or end <= start or end <= self.kept_from:
             return Clip()
         formats = self._formats[first:after]
-        over = ends[first + len(parts) - 1] - end
-        if over > 0:
-            fmt, data = formats[-1], parts[-1]
-            parts[-1] = data[: fmt.bytes_of(fmt.ticks(len(data)) - over)]
-        under = start - (ends[first - 1] if first else self.kept_from)
-        if under > 0:
-            parts[0] = parts[0][formats[0].bytes_of(under) :]
-        if formats.count(formats[0]) == len(parts):
-            return Clip(((formats[0], b"".join(parts)),))
+        begin, until = ends[first - 1] if first else self.kept_from, ends[first + len(parts) - 1]
+        fmt = formats[-1]
+        if until > end:
+            kept = fmt.bytes_of(fmt.ticks(len(parts[-1])) + end - until)
+            until += fmt.ticks(kept) - fmt.ticks(len(parts[-1]))
+            parts[-1] = parts[-1][:kept]
+        if start > begin:
+            gone = formats[0].bytes_of(start - begin)
+            begin += formats[0].ticks(gone)
+            parts[0] = parts[0][gone:]
+        if formats.count(fmt) == len(parts):
+            return Clip.of_pieces(fmt, parts, until - begin)
         runs = groupby(zip(formats, parts, strict=True), lambda piece: piece[0])
         return Clip(tuple((fmt, b"".join([data for _, data in run])) for fmt, run in runs))

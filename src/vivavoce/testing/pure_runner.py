@@ -17,7 +17,7 @@ import msgspec
 import numpy as np
 import numpy.typing as npt
 
-from vivavoce.audio.formats import AudioFormat
+from vivavoce.audio.formats import AudioFormat, Clip
 from vivavoce.audio.g711 import to_samples
 from vivavoce.core import contract as c
 from vivavoce.core.conversation import MessageLimits
@@ -341,6 +341,8 @@ def _fields(effect: c.Effect) -> Any:
 def _plain(value: Any) -> Any:
     if isinstance(value, array):
         return list(value)
+    if isinstance(value, Clip):
+        return {"segments": value.segments}
     if hasattr(value, "items"):
         return dict(value)
     raise NotImplementedError  # msgspec asks for it where a hook knows no answer, and tells of the type itself
