@@ -19,7 +19,7 @@ from vivavoce.engines.base import (
     TranscriptionOptions,
     VadCapabilities,
 )
-from vivavoce.runtime.listener import Listener
+from vivavoce.runtime.listener import Listener, Utterance
 from vivavoce.runtime.vad_pool import VadPool
 from vivavoce.testing.fakes import PuppetEndOfTurn
 from vivavoce.wire import items
@@ -262,3 +262,13 @@ async def test_nobody_is_asked_for_words_that_nobody_wants() -> None:
         bench.listener.finish("a")
         assert bench.posted == [c.RecognitionFailed("a", None)]
         assert bench.recogniser.asked == 0
+
+
+async def test_a_change_of_format_in_an_utterance_loses_no_sound() -> None:
+    """What one format's resampler holds back (some 30 to 90 ms) comes before the first of the next one."""
+    utterance = Utterance("item_1", 16_000, TranscriptionOptions())
+    for fmt, size in ((AudioFormat.PCM16, 48_000), (AudioFormat.G711_ULAW, 8_000), (AudioFormat.PCM16, 48_000)):
+        utterance.feed(Clip(((fmt, bytes(size)),)))
+    utterance.close()
+    heard = b"".join([piece async for piece in utterance.audio()])
+    assert abs(len(heard) // 2 - 3 * 16_000) <= 3

@@ -120,10 +120,8 @@ class Utterance:
                     break
                 self._news.clear()
                 await self._news.wait()
-            if self._resampler is not None:
-                tail = self._resampler[1].process(to_samples(b"", AudioFormat.PCM16), last=True)
-                if tail.size:
-                    yield tail.astype("<i2").tobytes()
+            if tail := self._held_back():
+                yield tail
         finally:
             self._resampler = None
             self._clips.clear()
@@ -137,9 +135,16 @@ class Utterance:
         parts = []
         for fmt, data in clip.segments:
             if self._resampler is None or self._resampler[0] is not fmt:
+                parts.append(self._held_back())
                 self._resampler = (fmt, Resampler(fmt.rate, self._rate))
             parts.append(self._resampler[1].process(to_samples(data, fmt)).astype("<i2").tobytes())
         return b"".join(parts)
+
+    def _held_back(self) -> bytes:
+        """What a resampler still has, when no more of its format comes."""
+        if self._resampler is None:
+            return b""
+        return self._resampler[1].process(to_samples(b"", AudioFormat.PCM16), last=True).astype("<i2").tobytes()
 
 
 class Listener:
