@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import pytest
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
+from msgspec import structs
 
 from vivavoce.core.context import Entry
 from vivavoce.core.conversation import MAX_IMAGE_BYTES, ROOT, Conversation, MessageLimits, truncated
@@ -128,7 +127,7 @@ class ConversationModel(RuleBasedStateMachine):
             assert here is not None
             self.conversation.truncate(name, index, ms)
             item = items.MessageItem(name, "assistant", (items.AudioPart(None),), "completed")
-            self.model[here] = replace(
+            self.model[here] = structs.replace(
                 entry, item=item, audio_ms=ms, truncated=True, text_tokens=4, audio_tokens=ms // 50
             )
             if name not in self.dropped:

@@ -5,11 +5,13 @@ from __future__ import annotations
 import tracemalloc
 from typing import Any, Final
 
+import pytest
 from test_session_cells import label
 
 from vivavoce.audio.formats import TICKS_PER_MS, AudioFormat
 from vivavoce.core import contract as c
 from vivavoce.core import turns
+from vivavoce.core.alignment import Mark
 from vivavoce.core.identity import Identity
 from vivavoce.core.session import Session
 from vivavoce.wire import client_events as ce
@@ -20,6 +22,9 @@ HALF_AN_HOUR_MS: Final = 30 * 60 * 1000
 APPEND_MS: Final = 320
 ULAW: Final = AudioFormat.G711_ULAW
 VAD: Final = sc.ServerVad(prefix_padding_ms=5000)
+WORDS: Final = "It is a quarter past nine, and the next train leaves from platform four."
+BYTES_OF_AN_ITEM: Final = 600
+"""The words not counted."""
 
 
 class Caller:
@@ -140,3 +145,50 @@ def test_what_was_deleted_is_let_go_though_no_response_ever_asks_for_the_convers
     finally:
         tracemalloc.stop()
     assert held < 200_000, "the sound of deleted items is held"
+
+
+class Talk:
+    """A conversation that says nothing twice, as it does when its words come from a socket."""
+
+    def __init__(self, transcription: sc.Transcription | None) -> None:
+        config = sc.SessionConfig(turn_detection=None, input_audio_transcription=transcription)
+        self.session = Session(Identity("m", 0, 1800, b"seed", keeps_audio=False), config, now=0.0)
+        self.session.open()
+        self.said = 0
+        """Characters of ASCII."""
+
+    def receive(self, event: c.Input) -> list[c.Effect]:
+        return self.session.receive(event, 1.0)
+
+    def turn(self) -> None:
+        question = f"What is the time now, after {self.said} characters?"
+        self.said += len(question) + len(f"{WORDS} ")
+        self.receive(ce.InputAudioAppend(audio=bytes(48_000)))
+        self.receive(ce.InputAudioCommit())
+        *_, spoken = self.session.conversation.snapshot()
+        (asked,) = (one for one in self.receive(ce.ResponseCreate()) if isinstance(one, c.ReserveQuota))
+        self.receive(c.QuotaGranted(asked.response_id, ()))
+        self.receive(c.Recognised(spoken.item.id, question))
+        for at, word in enumerate(WORDS.split(" ")):
+            self.receive(c.TextProduced(asked.response_id, f"{word} "))
+            marks = (Mark(2400 * at, 5 * at),) if at % 7 == 0 else ()
+            self.receive(c.AudioProduced(asked.response_id, bytes(4800), marks))
+        self.receive(c.ResponseFinished(asked.response_id))
+        self.receive(c.QuotaSettled(()))
+
+
+@pytest.mark.parametrize("transcription", [None, sc.Transcription()])
+def test_half_an_hour_of_talk_holds_its_words_and_little_more(transcription: sc.Transcription | None) -> None:
+    talk = Talk(transcription)
+    tracemalloc.start()
+    try:
+        for _ in range(20):
+            talk.turn()
+        before, said = tracemalloc.get_traced_memory()[0], talk.said
+        for _ in range(280):
+            talk.turn()
+        grown = tracemalloc.get_traced_memory()[0] - before
+    finally:
+        tracemalloc.stop()
+    assert len(talk.session.conversation) == 600
+    assert grown - (talk.said - said) <= 560 * BYTES_OF_AN_ITEM, "an item takes more than it has to"

@@ -1,12 +1,12 @@
 from __future__ import annotations
 
-from dataclasses import replace
 from types import MappingProxyType
 
 import msgspec
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
+from msgspec import structs
 
 from vivavoce.audio.formats import TICKS_PER_MS, Clip
 from vivavoce.core import usage
@@ -163,13 +163,13 @@ def test_words_that_were_found_in_a_sound_change_nothing(keeps: bool) -> None:
     clips = MappingProxyType({0: Clip()})
     silent, said = (items.InputAudioPart(),), (items.InputAudioPart("hello"),)
     before = Entry(items.MessageItem("a", "user", silent), clips, listened=True, text_tokens=4, audio_tokens=640)
-    heard = replace(
+    heard = structs.replace(
         before, item=items.MessageItem("a", "user", said), clips=clips if keeps else MappingProxyType({})
     )
     cache = usage.PromptCache(usage.Tokens())
     cache.look_up("", (), (before,))
     assert cache.look_up("", (), (heard,)) == (0, 640, 0)
-    other = replace(heard, item=items.MessageItem("b", "user", said))
+    other = structs.replace(heard, item=items.MessageItem("b", "user", said))
     assert cache.look_up("", (), (other,)) == (0, 0, 0)
 
 

@@ -15,8 +15,9 @@ import unicodedata
 from array import array
 from bisect import bisect_right
 from collections.abc import Iterable
-from dataclasses import dataclass, field
 from typing import Final, NamedTuple
+
+import msgspec
 
 from vivavoce.audio.formats import TICKS_PER_MS
 
@@ -35,21 +36,27 @@ class Mark(NamedTuple):
     """Characters of the message's text that have been said by then."""
 
 
-@dataclass(eq=False, slots=True)
-class Alignment:
+class Alignment(msgspec.Struct, eq=False, gc=False):
     """The marks of one message. It grows while the message is spoken, and is the same object all the time."""
 
     speed: float = 1.0
     """How much faster than usual the voice speaks."""
-    ticks: array[int] = field(default_factory=lambda: array("I"))
-    chars: array[int] = field(default_factory=lambda: array("I"))
+    packed: bytes = b""
+    """The marks, each two numbers of 32 bits. An array would be larger than the few that most messages have."""
+
+    @property
+    def marks(self) -> list[Mark]:
+        flat = array("I", self.packed)
+        return [Mark(tick, chars) for tick, chars in zip(flat[::2], flat[1::2], strict=True)]
 
     def add(self, marks: Iterable[Mark]) -> None:
         """More marks. One that tells nothing new, or would go back, is left out."""
-        for tick, chars in marks:
-            if tick >= self._last.tick and self._last.chars < chars <= _MOST and tick <= _MOST:
-                self.ticks.append(tick)
-                self.chars.append(chars)
+        last, more = self._last, array("I")
+        for mark in marks:
+            if mark.tick >= last.tick and last.chars < mark.chars <= _MOST and mark.tick <= _MOST:
+                more.extend(mark)
+                last = mark
+        self.packed += more.tobytes()
 
     def heard(self, text: str, tick: int) -> str:
         """What of ``text`` was heard when the sound stopped at ``tick``: words of which at least half was.
@@ -60,16 +67,17 @@ class Alignment:
 
     @property
     def _last(self) -> Mark:
-        return Mark(self.ticks[-1], self.chars[-1]) if self.ticks else Mark(0, 0)
+        return Mark(*array("I", self.packed[-8:])) if self.packed else Mark(0, 0)
 
     def _said(self, text: str, tick: int) -> float:
         """Characters, and the fraction of one, that were said by ``tick``."""
-        after = bisect_right(self.ticks, tick)
-        if after == len(self.ticks):
+        marks = self.marks
+        after = bisect_right(marks, tick, key=lambda mark: mark.tick)
+        if after == len(marks):
             return self._beyond(text, tick)
-        begin = Mark(self.ticks[after - 1], self.chars[after - 1]) if after else Mark(0, 0)
-        share = (tick - begin.tick) / (self.ticks[after] - begin.tick)
-        return begin.chars + share * (self.chars[after] - begin.chars)
+        begin, end = marks[after - 1] if after else Mark(0, 0), marks[after]
+        share = (tick - begin.tick) / (end.tick - begin.tick)
+        return begin.chars + share * (end.chars - begin.chars)
 
     def _beyond(self, text: str, tick: int) -> float:
         last = self._last

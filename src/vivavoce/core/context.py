@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from types import MappingProxyType
-from typing import TypeVar
+from typing import Any, Final, TypeVar
 
-from msgspec import UnsetType
+from msgspec import Struct, UnsetType
 
 from vivavoce.audio.formats import AudioFormat, Clip
 from vivavoce.core.alignment import Alignment
@@ -18,14 +18,43 @@ from vivavoce.wire.session_config import FunctionTool, Modality, ToolChoice, Voi
 _T = TypeVar("_T")
 
 
-@dataclass(frozen=True, slots=True)
-class Entry:
+_NOTHING: Final[Mapping[int, Any]] = MappingProxyType({})
+
+
+class _Sole(Mapping[int, _T]):
+    """One value at one index. A dictionary takes five times as much, and a session has one for each turn."""
+
+    __slots__ = ("_index", "_value")
+
+    def __init__(self, index: int, value: _T) -> None:
+        self._index, self._value = index, value
+
+    def __getitem__(self, index: int) -> _T:
+        if index != self._index:
+            raise KeyError(index)
+        return self._value
+
+    def __iter__(self) -> Iterator[int]:
+        yield self._index
+
+    def __len__(self) -> int:
+        return 1
+
+
+def by_index(values: Mapping[int, _T]) -> Mapping[int, _T]:
+    """A frozen copy of a few values, as small as it can be."""
+    if len(values) == 1:
+        return _Sole(*next(iter(values.items())))
+    return MappingProxyType(dict(values)) if values else _NOTHING
+
+
+class Entry(Struct, frozen=True, gc=False):
     """One item of a conversation with what the wire does not show. Replaced as a whole, never changed in place."""
 
     item: Item
-    clips: Mapping[int, Clip] = field(default_factory=lambda: MappingProxyType({}))
+    clips: Mapping[int, Clip] = _NOTHING
     """Audio that the client sent, by content index."""
-    heard: Mapping[int, str] = field(default_factory=lambda: MappingProxyType({}))
+    heard: Mapping[int, str] = _NOTHING
     """What the recogniser made of it, by content index."""
     listened: bool = False
     """The audio came through the input buffer, so the recogniser has heard it, or is hearing it, under this id."""

@@ -13,8 +13,9 @@ Laws
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, replace
 from typing import Final, NamedTuple
+
+from msgspec import Struct, structs
 
 from vivavoce.audio.formats import TICKS_PER_MS
 from vivavoce.core import usage
@@ -33,8 +34,7 @@ _NEAR: Final = 16
 """Entries at the end of the list that can change without a new snapshot of all."""
 
 
-@dataclass(slots=True)
-class _Node:
+class _Node(Struct, gc=False):
     entry: Entry
     before: str | None = None
     after: str | None = None
@@ -286,7 +286,7 @@ def truncated(entry: Entry, audio_end_ms: int, tokens: usage.Tokens) -> Entry:
         heard_text = entry.alignment.heard(_spoken(item) or entry.heard_text or "", audio_end_ms * TICKS_PER_MS)
     parts = tuple(items.AudioPart(None) if isinstance(p, items.AudioPart) else p for p in item.content)
     item = items.MessageItem(item.id, item.role, parts, item.status)
-    return replace(
+    return structs.replace(
         entry,
         item=item,
         audio_ms=audio_end_ms,

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from types import MappingProxyType
+from typing import Final
 
 from msgspec import structs
 
 from vivavoce.audio.formats import AudioFormat, Clip
 from vivavoce.core import usage
-from vivavoce.core.context import Entry
+from vivavoce.core.context import Entry, by_index
 from vivavoce.core.conversation import Conversation
 from vivavoce.core.ids import Ids
 from vivavoce.wire import errors, items
+
+_SPEECH: Final = (items.InputAudioPart(),)
+"""The content of all turns whose words nobody is told: one object."""
 
 
 def check_parts(item: items.ContextItem, path: str, fmt: AudioFormat, *, sees_images: bool) -> None:
@@ -59,11 +62,23 @@ def entry_of(
         item = structs.replace(item, id=item_id)
     return Entry(
         item,
-        clips=MappingProxyType(clips),
-        heard=MappingProxyType(heard),
+        clips=by_index(clips),
+        heard=by_index(heard),
         text_tokens=tokens.item(item) + sum(tokens.text(text) for i, text in heard.items() if i not in clips),
         audio_tokens=sum(usage.user_audio_tokens(clip.ticks) for clip in clips.values()),
         image_tokens=image_tokens,
+    )
+
+
+def spoken_entry(item_id: str, clip: Clip, tokens: usage.Tokens) -> Entry:
+    """The item of a turn, as it is before its words are known."""
+    item = items.MessageItem(item_id, "user", _SPEECH)
+    return Entry(
+        item,
+        clips=by_index({0: clip}),
+        listened=True,
+        text_tokens=tokens.item(item),
+        audio_tokens=usage.user_audio_tokens(clip.ticks),
     )
 
 

@@ -300,6 +300,10 @@ class Responses:
         if run is not None:
             self._fail(run, report.fault)
 
+    def heard(self, before: Entry, known: Entry) -> None:
+        """The words of an item are known: nobody needs it any more as it was."""
+        self._cache.replaced(before, known)
+
     def settled(self) -> None:
         """The rate limits after a response are known."""
         self._settling = max(0, self._settling - 1)

@@ -16,20 +16,19 @@ Laws
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from enum import Enum, auto
-from types import MappingProxyType
 from typing import Final, assert_never
 
-from msgspec import UNSET
+from msgspec import UNSET, structs
 
 from vivavoce.audio.formats import TICKS_PER_MS, AudioFormat, Clip
 from vivavoce.core import contract as c
-from vivavoce.core import prompts, settings, turns, usage
-from vivavoce.core.context import Entry, ResponsePlan, chosen, plan_response
+from vivavoce.core import prompts, settings, turns
+from vivavoce.core.context import Entry, ResponsePlan, by_index, chosen, plan_response
 from vivavoce.core.conversation import Conversation
 from vivavoce.core.deadlines import Deadlines
-from vivavoce.core.entries import appended, check_call, check_parts, context_of, entry_of
+from vivavoce.core.entries import appended, check_call, check_parts, context_of, entry_of, spoken_entry
 from vivavoce.core.held import HeldOutputs
 from vivavoce.core.identity import Identity
 from vivavoce.core.ids import Ids
@@ -472,24 +471,13 @@ class Session:
                 self._journal.ask(c.FeedUtterance(item_id, clip))
 
     def _add_user_audio(self, item_id: str, clip: Clip) -> None:
-        entry = self._spoken(item_id, clip)
+        entry = spoken_entry(item_id, clip, self._tokens)
         self._recognitions[item_id].listening = False
         previous = self._conversation.add(entry)
         self._journal.emit(se.InputAudioCommitted(previous, item_id))
         self._journal.emit(se.ItemAdded(previous, entry.item))
         self._journal.emit(se.ItemDone(previous, entry.item))
         self._journal.ask(c.CloseUtterance(item_id))
-
-    def _spoken(self, item_id: str, clip: Clip) -> Entry:
-        """The item of a turn, as it is before its words are known."""
-        item = items.MessageItem(item_id, "user", (items.InputAudioPart(),))
-        return Entry(
-            item,
-            clips=MappingProxyType({0: clip}),
-            listened=True,
-            text_tokens=self._tokens.item(item),
-            audio_tokens=usage.user_audio_tokens(clip.ticks),
-        )
 
     # ---------------------------------------------------------------------------------------- speculation
 
@@ -499,7 +487,7 @@ class Session:
             return
         if self._responds and self._owed is None and self._responses.free:
             conversation = self._conversation.snapshot()
-            spoken = self._spoken(turn.item_id, self._audio.cut(turn.from_tick, turn.until))
+            spoken = spoken_entry(turn.item_id, self._audio.cut(turn.from_tick, turn.until), self._tokens)
             plan = self._plan(self._ids.next("resp"), sc.ResponseOptions(), (*conversation, spoken))
             fitted = self._responses.fitted(plan, self.config.truncation)
             if fitted is not None:
@@ -529,11 +517,13 @@ class Session:
             cost = self._tokens.transcription(state.transcription, clip.ticks, report.text)
             logprobs = report.logprobs if state.logprobs else UNSET
             self._journal.emit(se.TranscriptionCompleted(item.id, 0, report.text, cost, logprobs))
-        heard = MappingProxyType({**entry.heard, report.content_index: report.text})
+        heard = by_index({**entry.heard, report.content_index: report.text})
         clips = entry.clips
         if not self._identity.keeps_audio:
-            clips = MappingProxyType({at: clip for at, clip in clips.items() if at != report.content_index})
-        self._conversation.replace(replace(entry, item=item, heard=heard, clips=clips))
+            clips = by_index({at: clip for at, clip in clips.items() if at != report.content_index})
+        known = structs.replace(entry, item=item, heard=heard, clips=clips)
+        self._conversation.replace(known)
+        self._responses.heard(entry, known)
 
     def _recognition_failed(self, report: c.RecognitionFailed) -> None:
         state = self._recognitions.pop(report.item_id, None)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 import re
+from array import array
 from collections.abc import Callable, Iterable
 from typing import Final, NamedTuple, TypeAlias
 
@@ -22,6 +23,8 @@ from vivavoce.wire.session_config import FunctionTool, Transcription
 
 IMAGE_BASE, IMAGE_TILE = 85, 170
 """Tokens of a picture, and of each tile that is looked at closely (the vision guide, for gpt-4o)."""
+_NEAR: Final = 16
+"""Entries at the end of a context of which words may still come."""
 _TILE: Final = 512
 """Pixels of a tile each way."""
 _LONGEST, _SHORTEST = 2048, 768
@@ -160,6 +163,28 @@ def _json(value: object) -> str:
     return msgspec.json.encode(value).decode()
 
 
+class _Counts:
+    """Counts one after the other, at first that of nothing. A session has one for each item: 24 bytes."""
+
+    def __init__(self) -> None:
+        self._flat = array("q", Count())
+
+    def __getitem__(self, at: int) -> Count:
+        begin = 3 * at if at >= 0 else len(self._flat) + 3 * at
+        return Count(*self._flat[begin : begin + 3])
+
+    def append(self, count: Count) -> None:
+        self._flat.extend(count)
+
+    def cut(self, length: int) -> None:
+        """Keep the first so many."""
+        del self._flat[3 * length :]
+
+    def drop(self, length: int) -> None:
+        """Forget the first so many."""
+        del self._flat[: 3 * length]
+
+
 class PromptCache:
     """What contexts count for, and what the service would find cached of them: what they share with the one before
     and the answer to it, in whole blocks of each modality.
@@ -177,7 +202,7 @@ class PromptCache:
         self._prompt_tokens = 0
         self._cached_prompt: tuple[str, tuple[FunctionTool, ...]] | None = None
         self._context: tuple[Entry, ...] = ()
-        self._sums = [Count()]
+        self._sums = _Counts()
         """Tokens of the first 0, 1, 2 ... entries of it, and of all that was cut off before these."""
         self._is_cut = False
         """Its beginning is not the one that the cache has."""
@@ -203,8 +228,9 @@ class PromptCache:
             cached = Count(begun.text + self.prompt_tokens(instructions, tools), begun.audio, begun.image)
         self._cached_prompt = (instructions, tools)
         added = self._extended(shared, context)[1:]
-        del self._sums[shared + 1 :]
-        self._sums += added
+        self._sums.cut(shared + 1)
+        for count in added:
+            self._sums.append(count)
         self._context = context
         self._is_cut = False
         return cached.in_blocks()
@@ -213,13 +239,19 @@ class PromptCache:
         """The first ``count`` entries of ``context`` are left out from now on."""
         if count and self._shared(context) >= count:
             self._context = self._context[count:]
-            del self._sums[:count]
+            self._sums.drop(count)
             self._is_cut = True
 
     def answered(self, entry: Entry) -> None:
         """``entry`` was made of the context that was looked up last, and follows it."""
         self._sums.append(self._sums[-1].plus(entry))
         self._context = (*self._context, entry)
+
+    def replaced(self, old: Entry, new: Entry) -> None:
+        """``new``, which says the same, holds less than ``old``: so this is let go, where it is near the end."""
+        for at in range(len(self._context) - 1, max(-1, len(self._context) - _NEAR), -1):
+            if self._context[at] is old:
+                self._context = (*self._context[:at], new, *self._context[at + 1 :])
 
     def _extended(self, shared: int, context: tuple[Entry, ...]) -> list[Count]:
         """The sums of ``context`` from its first ``shared`` entries on."""

@@ -177,7 +177,8 @@ class Listener:
         self.vad = vad_pool.open(self._on_frame, self._on_fault)
         """Where the session's audio is judged."""
         self._utterances: dict[str, tuple[Utterance, asyncio.Task[None]]] = {}
-        self._results: deque[Utterance] = deque(maxlen=KEPT_RESULTS)
+        self._results: dict[str, str] = {}
+        """Words, by item."""
         self._early: dict[str, c.Recognised | c.RecognitionFailed] = {}
         """Reports of recognitions that ended while people were still talking, by item."""
         self._judge = TurnJudge(end_of_turn, post=post, spawn=spawn, session=session)
@@ -264,10 +265,11 @@ class Listener:
         item_id = entry.item.id
         if entry.listened:
             known = self._utterances.get(item_id)
-            utterance = known[0] if known else next((u for u in self._results if u.item_id == item_id), None)
-            if utterance is not None:
+            if known is None and item_id in self._results:
+                return self._results[item_id]
+            if known is not None:
                 try:
-                    return await asyncio.shield(utterance.words)
+                    return await asyncio.shield(known[0].words)
                 except EngineError as fault:
                     # The item was deleted; but who asks was given it before, and its audio.
                     if fault.code != _DROPPED:
@@ -317,7 +319,9 @@ class Listener:
             raise
         else:
             utterance.words.set_result(text)
-            self._results.append(utterance)
+            self._results[item_id] = text
+            if len(self._results) > KEPT_RESULTS:
+                del self._results[next(iter(self._results))]
             self._report(utterance, c.Recognised(item_id, text, logprobs=logprobs))
         finally:
             utterance.fail("recognition_stopped", "Recognition was stopped.")

@@ -15,13 +15,13 @@ Detail: TypeAlias = Literal["auto", "low", "high"]
 """How closely a picture is looked at; ``auto`` is ``high``."""
 
 
-class InputTextPart(msgspec.Struct, frozen=True, tag="input_text"):
+class InputTextPart(msgspec.Struct, frozen=True, gc=False, tag="input_text"):
     """Text from the client, in a system or user message."""
 
     text: str
 
 
-class InputAudioPart(msgspec.Struct, frozen=True, tag="input_audio"):
+class InputAudioPart(msgspec.Struct, frozen=True, gc=False, tag="input_audio"):
     """Speech from the client, in a user message."""
 
     transcript: str | None = None
@@ -31,7 +31,7 @@ class InputAudioPart(msgspec.Struct, frozen=True, tag="input_audio"):
     """On the way in: the audio was not base64."""
 
 
-class InputImagePart(msgspec.Struct, frozen=True, tag="input_image"):
+class InputImagePart(msgspec.Struct, frozen=True, gc=False, tag="input_image"):
     """A picture from the client, in a user message."""
 
     image_url: str
@@ -44,13 +44,13 @@ class InputImagePart(msgspec.Struct, frozen=True, tag="input_image"):
     """On the way in: what was there instead of a picture, in the words of errors."""
 
 
-class TextPart(msgspec.Struct, frozen=True, tag="text"):
+class TextPart(msgspec.Struct, frozen=True, gc=False, tag="text"):
     """Text of an assistant message."""
 
     text: str
 
 
-class AudioPart(msgspec.Struct, frozen=True, tag="audio"):
+class AudioPart(msgspec.Struct, frozen=True, gc=False, tag="audio"):
     """Speech of an assistant message; its sound is sent once, as deltas, and not kept."""
 
     transcript: str | None
@@ -60,7 +60,7 @@ OutputPart: TypeAlias = TextPart | AudioPart
 Part: TypeAlias = InputTextPart | InputAudioPart | InputImagePart | TextPart | AudioPart
 
 
-class MessageItem(msgspec.Struct, frozen=True, tag="message"):
+class MessageItem(msgspec.Struct, frozen=True, gc=False, tag="message"):
     id: str
     """Empty on the way in when the client leaves the choice to the server."""
     role: Role
@@ -68,7 +68,7 @@ class MessageItem(msgspec.Struct, frozen=True, tag="message"):
     status: ItemStatus = "completed"
 
 
-class FunctionCallItem(msgspec.Struct, frozen=True, tag="function_call"):
+class FunctionCallItem(msgspec.Struct, frozen=True, gc=False, tag="function_call"):
     id: str
     call_id: str
     name: str
@@ -76,14 +76,14 @@ class FunctionCallItem(msgspec.Struct, frozen=True, tag="function_call"):
     status: ItemStatus = "completed"
 
 
-class FunctionCallOutputItem(msgspec.Struct, frozen=True, tag="function_call_output"):
+class FunctionCallOutputItem(msgspec.Struct, frozen=True, gc=False, tag="function_call_output"):
     id: str
     call_id: str
     output: str
     status: ItemStatus = "completed"
 
 
-class ItemReference(msgspec.Struct, frozen=True, tag="item_reference"):
+class ItemReference(msgspec.Struct, frozen=True, gc=False, tag="item_reference"):
     """Stands for an item of the default conversation, in the ``input`` of ``response.create`` only."""
 
     id: str
