@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import pickle
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, KeysView, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from io import BytesIO
@@ -477,6 +477,8 @@ class _Snapshot(pickle.Pickler):
             return Ids, (b"",)
         if isinstance(value, MappingProxyType):
             return dict, (dict(value),)
+        if isinstance(value, KeysView):
+            return tuple, (tuple(value),)
         return NotImplemented
 
 
