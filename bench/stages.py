@@ -1,4 +1,4 @@
-"""Where a server's time goes, by stage: ``python -m bench.stages PROFILE``.
+"""Where a server's time goes, by stage: ``python -m bench.stages PROFILE --rate 250 ...``.
 
 ``PROFILE`` is what py-spy has recorded of a running ``bench.server`` under ``bench.load``, as stacks of functions
 ("docs/explanation/performance.md" has the commands). A sample belongs to the innermost function of its stack that

@@ -62,7 +62,7 @@ def test_a_clip_is_as_long_as_its_segments(parts: list[tuple[AudioFormat, int]])
 @given(fmt=FORMATS, pieces=st.lists(st.binary(max_size=9).map(lambda piece: piece * 2), max_size=5))
 def test_a_clip_of_pieces_is_the_clip_of_all_of_them(fmt: AudioFormat, pieces: list[bytes]) -> None:
     whole = b"".join(pieces)
-    clip, expected = Clip.of_pieces(fmt, pieces, fmt.ticks(len(whole))), Clip(((fmt, whole),))
+    clip, expected = Clip.of_pieces(fmt, tuple(pieces), fmt.ticks(len(whole))), Clip(((fmt, whole),))
     assert (clip.ticks, clip.ms, clip.size) == (expected.ticks, expected.ms, expected.size)
     assert clip == expected
     assert hash(clip) == hash(expected)

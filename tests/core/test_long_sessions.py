@@ -147,6 +147,27 @@ def test_what_was_deleted_is_let_go_though_no_response_ever_asks_for_the_convers
     assert held < 200_000, "the sound of deleted items is held"
 
 
+@pytest.mark.parametrize("keeps", [True, False])
+def test_sound_that_is_kept_is_one_piece(keeps: bool) -> None:
+    """Of the smallest appends a piece takes thirty times its sound. What is not kept need not be put together."""
+    session = Session(
+        Identity("m", 0, 1800, b"seed", keeps_audio=keeps), sc.SessionConfig(turn_detection=None), 0.0
+    )
+    session.open()
+    tracemalloc.start()
+    try:
+        for number in range(20_000):
+            session.receive(ce.InputAudioAppend(audio=number.to_bytes(2)), 1.0)
+        in_pieces = tracemalloc.get_traced_memory()[0]
+        session.receive(ce.InputAudioCommit(), 1.0)
+        committed = tracemalloc.get_traced_memory()[0]
+    finally:
+        tracemalloc.stop()
+    (entry,) = session.conversation
+    assert entry.clips[0].size == 40_000
+    assert (committed < 200_000) == keeps, (in_pieces, committed)
+
+
 class Talk:
     """A conversation that says nothing twice, as it does when its words come from a socket."""
 

@@ -10,7 +10,6 @@ monotone when a client changes formats in mid-stream: one pcm16 sample is 1 tick
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from enum import Enum
 from typing import Final, Self
 
@@ -73,12 +72,12 @@ class Clip:
 
     def __init__(self, segments: tuple[tuple[AudioFormat, bytes], ...] = ()) -> None:
         self._segments = segments
-        self._pieces: tuple[AudioFormat, Sequence[bytes]] | None = None
+        self._pieces: tuple[AudioFormat, tuple[bytes, ...]] | None = None
         self.ticks = sum([fmt.ticks(len(data)) for fmt, data in segments])
         """Length in ticks of 1/24000 s."""
 
     @classmethod
-    def of_pieces(cls, fmt: AudioFormat, pieces: Sequence[bytes], ticks: int) -> Self:
+    def of_pieces(cls, fmt: AudioFormat, pieces: tuple[bytes, ...], ticks: int) -> Self:
         """One segment, ``ticks`` long, that is put together when somebody asks for it: nobody may."""
         clip = cls()
         clip._pieces = (fmt, pieces)
@@ -88,11 +87,16 @@ class Clip:
     @property
     def segments(self) -> tuple[tuple[AudioFormat, bytes], ...]:
         """The sound, as bytes on the wire."""
+        self.join()
+        return self._segments
+
+    def join(self) -> None:
+        """Put it together now, where it will be kept: small pieces take more than their sound."""
         pieces = self._pieces
         if pieces is not None:
+            # In this order, since another thread may ask meanwhile.
             self._segments = ((pieces[0], b"".join(pieces[1])),)
             self._pieces = None
-        return self._segments
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Clip) and self.segments == other.segments
@@ -110,5 +114,8 @@ class Clip:
 
     @property
     def size(self) -> int:
-        """Bytes held."""
-        return sum([len(data) for _, data in self.segments])
+        """Bytes of sound."""
+        pieces = self._pieces
+        if pieces is not None:
+            return sum(map(len, pieces[1]))
+        return sum([len(data) for _, data in self._segments])

@@ -142,7 +142,7 @@ class FrameResampler:
         """One frame of each of B streams.
 
         ``frames`` is [B, frame_samples]; ``history`` is [B, history] and is updated in place. Returns [B,
-        output_samples] in -1..1 (``out`` when it is given, C-contiguous).
+        output_samples] in -1..1 (``out`` when it is given).
         """
         count = len(frames)
         if out is None:

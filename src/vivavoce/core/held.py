@@ -12,7 +12,7 @@ class HeldOutputs:
 
     def __init__(self) -> None:
         self.events: list[ce.ItemCreate] = []
-        """Looked at for each input of a session, so it is no property."""
+        """Looked at whenever something may follow from an input, so it is no property."""
         self._chars = 0
 
     def hold(self, event: ce.ItemCreate, output: items.FunctionCallOutputItem, conversation: Conversation) -> None:

@@ -108,6 +108,6 @@ class InputAudio:
             begin += formats[0].ticks(gone)
             parts[0] = parts[0][gone:]
         if formats.count(fmt) == len(parts):
-            return Clip.of_pieces(fmt, parts, until - begin)
+            return Clip.of_pieces(fmt, tuple(parts), until - begin)
         runs = groupby(zip(formats, parts, strict=True), lambda piece: piece[0])
         return Clip(tuple((fmt, b"".join([data for _, data in run])) for fmt, run in runs))

@@ -467,10 +467,12 @@ class Session:
         if end_tick > self._fed_until:
             clip = self._audio.cut(self._fed_until, end_tick)
             self._fed_until = end_tick
-            if clip.segments:
+            if clip.ticks:
                 self._journal.ask(c.FeedUtterance(item_id, clip))
 
     def _add_user_audio(self, item_id: str, clip: Clip) -> None:
+        if self._identity.keeps_audio:
+            clip.join()
         entry = spoken_entry(item_id, clip, self._tokens)
         self._recognitions[item_id].listening = False
         previous = self._conversation.add(entry)

@@ -29,8 +29,8 @@ ROOM_BYTES: Final = 256 * 1024
 FULL_BYTES: Final = 4 * 1024 * 1024
 """Frames that may wait before the client is not read either."""
 AT_ONCE_BYTES: Final = 32 * 1024
-"""A frame this short leaves at once when nothing waits before it: asyncio takes twice as much beyond what the
-system takes, before it makes anybody wait."""
+"""Frames that are as short as this together leave at once, in one write, when nothing waits before them: asyncio
+takes twice as much beyond what the system takes, before it makes anybody wait."""
 CLOSE_S: Final = 4.0
 """Seconds that the exchange of close frames may take."""
 
@@ -90,7 +90,7 @@ class SocketOutbox:
                 while self._frames:
                     frames, size = self._next()
                     if size > FULL_BYTES:
-                        await self._write_large(socket, frames)
+                        await self._write_large(socket, frames[0])
                     elif size <= AT_ONCE_BYTES and not self._unsent():
                         await socket.send_texts(frames)
                     else:
@@ -129,11 +129,11 @@ class SocketOutbox:
             size += len(frames[-1])
         return frames, size
 
-    async def _write_large(self, socket: Socket, frames: list[bytes]) -> None:
+    async def _write_large(self, socket: Socket, frame: bytes) -> None:
         """Raises TimeoutError when nothing of it is taken for a while."""
-        writing = asyncio.create_task(socket.send_texts(frames))
+        writing = asyncio.create_task(socket.send_texts([frame]))
         try:
-            left = sum(map(len, frames))
+            left = len(frame)
             while not (await asyncio.wait([writing], timeout=self._stall_s))[0]:
                 if self._unsent() >= left:
                     raise TimeoutError
