@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+
 from vivavoce.gateway.sessions import TTL_S, SessionDirectory
 from vivavoce.gateway.shared.base import Unavailable
 from vivavoce.gateway.shared.memory import MemoryState
@@ -68,3 +70,15 @@ async def test_one_that_ends_while_it_is_renewed_ends_nothing_else() -> None:
     await sessions.enter("s1", "a", None)
     await sessions.renew()
     assert sessions._here == {}
+
+
+async def test_others_get_their_turn_while_many_are_renewed() -> None:
+    sessions = SessionDirectory(MemoryState(Clock()))
+    for number in range(1000):
+        await sessions.enter(f"s{number}", "a", None)
+    renewing = asyncio.create_task(sessions.renew())
+    turns = 0
+    while not renewing.done():
+        await asyncio.sleep(0)
+        turns += 1
+    assert turns > 50

@@ -22,6 +22,8 @@ TTL_S: Final = 60.0
 """Seconds after which a session that nobody renews is forgotten."""
 RENEW_S: Final = 15.0
 """Seconds between renewals."""
+_AT_ONCE: Final = 16
+"""Sessions that are renewed before others get their turn: with workers, each is a transaction."""
 
 
 class SessionDirectory:
@@ -60,7 +62,9 @@ class SessionDirectory:
 
     async def renew(self) -> None:
         """Say of all sessions here that they are still there."""
-        for session, label in list(self._here.items()):
+        for number, (session, label) in enumerate(list(self._here.items())):
+            if number % _AT_ONCE == 0:
+                await asyncio.sleep(0)
             if session not in self._here:
                 continue
             try:

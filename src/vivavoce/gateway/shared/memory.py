@@ -39,6 +39,9 @@ class MemoryState:
         self._ends: list[tuple[float, str]] = []
         """When values end, the next one first; some were deleted or renewed meanwhile."""
         self._groups: dict[str, dict[str, float]] = {}
+        """When members end, by group."""
+        self._member_ends: list[tuple[float, str, str]] = []
+        """The same, the next one first; some have left or were renewed meanwhile."""
 
     @property
     def counters(self) -> MemoryCounters:
@@ -83,7 +86,9 @@ class MemoryState:
         members = self._members(group)
         if member not in members and limit is not None and len(members) >= limit:
             return False
-        self._groups.setdefault(group, members)[member] = self._clock() + ttl_s
+        end = self._clock() + ttl_s
+        self._groups.setdefault(group, members)[member] = end
+        heapq.heappush(self._member_ends, (end, group, member))
         return True
 
     async def leave(self, group: str, member: str) -> None:
@@ -97,10 +102,11 @@ class MemoryState:
 
     def _members(self, group: str) -> dict[str, float]:
         now = self._clock()
-        members = self._groups.get(group, {})
-        for member in [member for member, end in members.items() if end <= now]:
-            del members[member]
-        return members
+        while self._member_ends and self._member_ends[0][0] <= now:
+            end, where, member = heapq.heappop(self._member_ends)
+            if self._groups.get(where, {}).get(member) == end:
+                del self._groups[where][member]
+        return self._groups.get(group, {})
 
     async def close(self) -> None:
         """Nothing to let go of."""

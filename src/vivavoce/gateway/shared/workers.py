@@ -49,6 +49,7 @@ CREATE INDEX IF NOT EXISTS kept_ends ON kept (ends);
 CREATE TABLE IF NOT EXISTS members (
     of_group TEXT NOT NULL, member TEXT NOT NULL, ends REAL NOT NULL, PRIMARY KEY (of_group, member)
 ) WITHOUT ROWID;
+CREATE INDEX IF NOT EXISTS members_ends ON members (of_group, ends);
 """
 
 
