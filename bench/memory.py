@@ -1,6 +1,7 @@
 """Memory of sessions: listening, speaking, and after half an hour of talk.
 
-The half hour is sent as fast as the server takes it: turns are counted on the audio clock and not on the wall's.
+The half hour is sent as fast as the server takes it: turns are counted on the audio clock and not on the wall's. What
+is held is looked at between two turns, when all is said, and again after the allocator gave back what is free.
 """
 
 from __future__ import annotations
@@ -8,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import base64
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Final
 
 import aiohttp
@@ -22,9 +23,10 @@ _BYTES_PER_MS: Final = 48
 _CHUNK_MS: Final = 100
 _PAUSE_MS: Final = 2000
 _CALLERS: Final = 100
-_LONG_CALLERS: Final = 5
+_LONG_CALLERS: Final = 20
 _WARMERS: Final = 5
 _SETTLE_S: Final = 20.0
+_ANSWERED_S: Final = 0.5
 
 
 class Caller:
@@ -34,6 +36,10 @@ class Caller:
         self._socket = socket
         self._started_ms = 0
         self._clear = asyncio.Event()
+        self.answered = asyncio.Event()
+        """Set while no response is under way."""
+        self.answered.set()
+        self.items = 0
         self.audio_bytes = 0
         """User audio that was committed, and assistant audio."""
 
@@ -55,6 +61,12 @@ class Caller:
                     self._started_ms = event["audio_start_ms"]
                 case "input_audio_buffer.speech_stopped":
                     self.audio_bytes += (event["audio_end_ms"] - self._started_ms) * _BYTES_PER_MS
+                case "conversation.item.created":
+                    self.items += 1
+                case "response.created":
+                    self.answered.clear()
+                case "response.done":
+                    self.answered.set()
                 case "response.audio.delta":
                     self.audio_bytes += len(event["delta"]) * 3 // 4
                 case "error":
@@ -77,31 +89,35 @@ def _frames() -> list[str]:
     ]
 
 
-async def _talk(server: Server, callers: int, minutes: int, note: Callable[[int, float], None]) -> None:
+async def _talk(
+    server: Server, callers: int, minutes: Sequence[int], note: Callable[[int, list[Caller]], None]
+) -> None:
     """Sessions that hear so many minutes of sound.
 
-    ``note(minute, audio bytes of one session)`` is called after each minute, while they are all open.
+    ``note(minute, callers)`` is called after the turn that ends each of ``minutes``, while they are all open.
     """
     frames = _frames()
     async with aiohttp.ClientSession() as http, asyncio.TaskGroup() as group:
-        crowd = []
-        readers = []
+        crowd: list[Caller] = []
         sockets = []
         for _ in range(callers):
             socket = await http.ws_connect(server.url("prompt"), headers={"api-key": KEY}, max_msg_size=0)
             sockets.append(socket)
             crowd.append(Caller(socket))
-            readers.append(group.create_task(crowd[-1].read()))
-        said = 0
-        for minute in range(1, minutes + 1):
-            while said < minute * 60_000 // _CHUNK_MS:
-                for caller in crowd:
-                    await caller.say(frames[said % len(frames)])
-                said += 1
-                if said % 50 == 0:
+            group.create_task(crowd[-1].read())
+        said_ms = 0
+        for minute in minutes:
+            while said_ms < minute * 60_000:
+                for frame in frames:
                     for caller in crowd:
-                        await caller.settle()
-            note(minute, sum(caller.audio_bytes for caller in crowd) / callers)
+                        await caller.say(frame)
+                for caller in crowd:
+                    await caller.settle()
+                said_ms += len(frames) * _CHUNK_MS
+            await asyncio.sleep(_ANSWERED_S)
+            for caller in crowd:
+                await caller.answered.wait()
+            note(minute, crowd)
         for socket in sockets:
             await socket.close()
 
@@ -124,13 +140,16 @@ def half_an_hour() -> Figures:
     """What a session holds while it talks for half an hour."""
     figures: Figures = {}
     with Server() as server:
-        asyncio.run(_talk(server, _WARMERS, 1, lambda minute, audio: None))
-        before = server.usage()["rss_kb"]
+        asyncio.run(_talk(server, _WARMERS, (1,), lambda minute, crowd: None))
+        before, tidy_before = server.usage()["rss_kb"], server.usage(tidy=True)["rss_kb"]
 
-        def note(minute: int, audio: float) -> None:
-            if minute in (1, 5, 10, 20, 30):
-                figures[f"KB per session after {minute} min"] = (server.usage()["rss_kb"] - before) / _LONG_CALLERS
-                figures[f"KB of sound heard and said in {minute} min"] = audio / 1024
+        def note(minute: int, crowd: list[Caller]) -> None:
+            held, tidy = server.usage()["rss_kb"], server.usage(tidy=True)["rss_kb"]
+            figures[f"KB per session after {minute} min"] = (held - before) / _LONG_CALLERS
+            figures[f"KB of it in use after {minute} min"] = (tidy - tidy_before) / _LONG_CALLERS
+            figures[f"items after {minute} min"] = sum(caller.items for caller in crowd) / _LONG_CALLERS
+            sound = sum(caller.audio_bytes for caller in crowd) / _LONG_CALLERS
+            figures[f"KB of sound heard and said in {minute} min"] = sound / 1024
 
-        asyncio.run(_talk(server, _LONG_CALLERS, 30, note))
+        asyncio.run(_talk(server, _LONG_CALLERS, (1, 5, 10, 20, 30), note))
     return figures

@@ -28,9 +28,9 @@ class Server:
         self._asks, self._answers = self._process.stdin, self._process.stdout
         self.port = int(self._answers.readline())
 
-    def usage(self) -> dict[str, Any]:
-        """See ``bench.server.usage``; with ``at``, seconds of this clock."""
-        self._asks.write("\n")
+    def usage(self, *, tidy: bool = False) -> dict[str, Any]:
+        """See ``bench.server.usage``; with ``at``, seconds of this clock. ``tidy``: what is free is given back."""
+        self._asks.write("tidy\n" if tidy else "\n")
         self._asks.flush()
         answer: dict[str, Any] = json.loads(self._answers.readline())
         return {**answer, "at": time.monotonic()}

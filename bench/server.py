@@ -1,14 +1,15 @@
 """The real server with stand-in engines, as a process of its own: ``python -m bench.server``.
 
 Prints its port when it is ready, then one line of JSON for each line that it reads: what the process holds and has
-used so far. Ends when its input does. The deployments are ``prompt``, ``paced`` and ``steady`` (see ``stubs``), and
-``ahead``, which is steady and speculates.
+used so far, after it was tidied up where the line says ``tidy``. Ends when its input does. The deployments are
+``prompt``, ``paced`` and ``steady`` (see ``stubs``), and ``ahead``, which is steady and speculates.
 """
 
 from __future__ import annotations
 
 import argparse
 import asyncio
+import ctypes
 import gc
 import json
 import os
@@ -61,6 +62,14 @@ def usage(sessions: int) -> dict[str, Any]:
     return {"cpu_s": used.ru_utime + used.ru_stime, "rss_kb": resident, "sessions": sessions}
 
 
+def tidy() -> None:
+    """Give back to the system what the process holds and does not use, as far as the system's allocator can."""
+    gc.collect()
+    give_back = getattr(ctypes.CDLL(None), "malloc_trim", None)
+    if give_back is not None:
+        give_back(0)
+
+
 async def main(max_sessions: int) -> None:
     from bench.stubs import registry
     from vivavoce.server.app import running
@@ -73,7 +82,9 @@ async def main(max_sessions: int) -> None:
         await asyncio.get_running_loop().connect_read_pipe(
             lambda: asyncio.StreamReaderProtocol(lines), sys.stdin.buffer
         )
-        while await lines.readline():
+        while line := await lines.readline():
+            if line == b"tidy\n":
+                tidy()
             print(json.dumps(usage(server.endpoint.open_sessions)), flush=True)
 
 
