@@ -1,7 +1,7 @@
 """Memory of sessions: listening, speaking, and after half an hour of talk.
 
-The half hour is sent as fast as the server takes it: turns are counted on the audio clock and not on that of the wall.
-What is held is looked at between two turns, when all is said, and again after the allocator gave back what is free.
+The half hour is sent as fast as the server takes it: turns are counted on the audio clock, not on the wall's. What
+is held is looked at between two turns, when all is said, and again after the allocator gave back what is free.
 """
 
 from __future__ import annotations
