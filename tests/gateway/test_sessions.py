@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 
-from vivavoce.gateway.sessions import TTL_S, SessionDirectory
+from vivavoce.gateway.sessions import RENEW_S, TTL_S, SessionDirectory
 from vivavoce.gateway.shared.base import Unavailable
 from vivavoce.gateway.shared.memory import MemoryState
 
@@ -82,3 +82,16 @@ async def test_others_get_their_turn_while_many_are_renewed() -> None:
         await asyncio.sleep(0)
         turns += 1
     assert turns > 50
+
+
+async def test_renewals_of_this_process_do_not_pile_up() -> None:
+    clock = Clock()
+    shared = MemoryState(clock)
+    sessions = SessionDirectory(shared)
+    for number in range(10):
+        await sessions.enter(f"s{number}", "a", None)
+    for _ in range(100):
+        clock.now += RENEW_S
+        await sessions.renew()
+    assert await sessions.count("a") == 10
+    assert len(shared._member_ends) <= 10 * (TTL_S / RENEW_S + 1)

@@ -112,7 +112,9 @@ async def test_what_is_lost_at_the_end_is_told(store: Kept, caplog: pytest.LogCa
     assert caplog.messages == ["the usage of the last seconds is lost: away"]
 
 
-async def test_what_is_too_old_is_swept_again_and_again(store: Kept, caplog: pytest.LogCaptureFixture) -> None:
+async def test_what_is_too_old_is_swept_again_and_again(
+    store: Kept, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
     asked: list[datetime] = []
 
     async def forget(before: datetime) -> int:
@@ -123,7 +125,7 @@ async def test_what_is_too_old_is_swept_again_and_again(store: Kept, caplog: pyt
             raise asyncio.CancelledError
         return 5
 
-    store.forget_usage = forget  # type: ignore[method-assign]
+    monkeypatch.setattr(store, "forget_usage", forget)
     with caplog.at_level("INFO"), pytest.raises(asyncio.CancelledError):
         await sweep_usage(store, 400, lambda: HOUR, every_s=0)
     assert asked == [HOUR - timedelta(days=400)] * 3

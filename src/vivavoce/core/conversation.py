@@ -29,7 +29,6 @@ MAX_TEXT_CHARS: Final = 8 * 1024 * 1024
 """Characters of text in the items of one conversation, far above what any model reads at once."""
 MAX_IMAGE_BYTES: Final = 32 * 1024 * 1024
 """Bytes of pictures, in base64, in the items of one conversation: one and a half of the longest messages."""
-"""Characters of all texts of one message, unless it is configured (protocol section 9.2)."""
 _NEAR: Final = 16
 """Entries at the end of the list that can change without a new snapshot of all."""
 

@@ -283,11 +283,12 @@ class Driver:
             return
         self._handling = True
         try:
-            for effect in self._session.receive(event, self._loop.time()):
-                self._perform(effect)
-            while self._inbox:
-                for effect in self._session.receive(self._inbox.popleft(), self._loop.time()):
+            while True:
+                for effect in self._session.receive(event, self._loop.time()):
                     self._perform(effect)
+                if not self._inbox:
+                    break
+                event = self._inbox.popleft()
             if self._session.next_deadline != self._alarm_at:
                 self._set_alarm()
         except Exception as bug:
