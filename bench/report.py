@@ -46,9 +46,16 @@ def machine() -> dict[str, Any]:
 
 
 def _commit() -> str:
-    command = ["git", "describe", "--always", "--dirty", "--exclude=*"]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    return done.stdout.strip() or "unknown"
+    """With ``-dirty`` where files are changed; results do not count, for every run writes its own."""
+    head = _git("describe", "--always", "--exclude=*") or "unknown"
+    changed = _git("status", "--porcelain", "--", ".", f":(exclude){FOLDER}")
+    return f"{head}-dirty" if changed else head
+
+
+def _git(*arguments: str) -> str:
+    """What it says; nothing where there is no repository."""
+    done = subprocess.run(["git", *arguments], capture_output=True, text=True, check=False)
+    return done.stdout.strip()
 
 
 def load_previous(name: str) -> Figures:

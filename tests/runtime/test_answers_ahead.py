@@ -180,6 +180,7 @@ class _NoVad:
     """Frames are posted by the test itself."""
 
     backlog_ticks = 0
+    crowded = False
 
     def open(self, *_: object) -> _NoVad:
         return self

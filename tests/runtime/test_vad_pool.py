@@ -21,7 +21,7 @@ from vivavoce.audio.resample import FrameResampler
 from vivavoce.engines.base import VadCapabilities
 from vivavoce.engines.builtin.silero_vad import STATE_SIZE, create
 from vivavoce.runtime import vad_pool
-from vivavoce.runtime.vad_pool import FRAME_TICKS, VadPool, VadStream
+from vivavoce.runtime.vad_pool import FRAME_TICKS, MAX_BACKLOG_TICKS, VadPool, VadStream
 
 Float32 = npt.NDArray[np.float32]
 PCM, ULAW, ALAW = AudioFormat.PCM16, AudioFormat.G711_ULAW, AudioFormat.G711_ALAW
@@ -89,6 +89,9 @@ class Ears:
             while len(self.frames) < frames or len(self.faults) < faults:
                 self._heard.clear()
                 await self._heard.wait()
+
+    def crowded(self) -> bool:
+        return self.stream.crowded
 
     @property
     def ends(self) -> list[int]:
@@ -197,6 +200,33 @@ async def test_frames_before_a_gap_are_still_reported(vad: FakeVad) -> None:
         assert ears.ages == [1, 2, 1, 2]
         assert ears.sums == [768, 768, 4 * 72, 4 * 768]
         assert ears.stream.backlog_ticks == 3000 + 1536 - 3840
+
+
+async def test_a_stream_is_crowded_while_too_much_waits(vad: FakeVad) -> None:
+    async with VadPool(vad, interval=0) as pool:
+        ears = Ears(pool)
+        most = MAX_BACKLOG_TICKS
+        ears.stream.feed(0, PCM, flat(0, most))
+        assert not ears.crowded()
+        ears.stream.feed(most, PCM, flat(0, 1))
+        assert ears.crowded()
+        await ears.until(most // 768)
+        assert not ears.crowded()
+
+
+@pytest.mark.parametrize("gap", [0, 5 * FRAME_TICKS])
+async def test_all_that_waits_makes_a_stream_crowded_whatever_its_format(vad: FakeVad, gap: int) -> None:
+    async with VadPool(vad, interval=0) as pool:
+        ears = Ears(pool)
+        half = MAX_BACKLOG_TICKS // FRAME_TICKS // 2 * FRAME_TICKS
+        rest = (MAX_BACKLOG_TICKS - half) // 3
+        ears.stream.feed(0, PCM, flat(0, half))
+        ears.stream.feed(half + gap, ULAW, bytes(rest))
+        assert not ears.crowded()
+        ears.stream.feed(half + gap + 3 * rest, ULAW, bytes(1))
+        assert ears.crowded()
+        ears.stream.reset()
+        assert not ears.crowded()
 
 
 async def test_a_gap_inside_one_frame_does_not_report_it_twice(vad: FakeVad) -> None:

@@ -27,7 +27,7 @@ from vivavoce.wire.codec import codec_of
 from vivavoce.wire.server_events import RateLimit, Usage
 from vivavoce.wire.session_config import SessionConfig
 
-APPEND = 31
+APPEND = 27
 FRAME = 13
 DELTA = 37
 TEXT_DELTA = {"azure-2024-12-17": 42, "openai-ga": 50}

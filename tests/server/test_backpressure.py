@@ -16,7 +16,8 @@ from server_fakes import AZURE, KEY, Fakes, config, loud, no_sessions, only, qui
 from websockets.asyncio.client import ClientConnection
 from websockets.asyncio.client import connect as open_websocket
 
-from vivavoce.runtime.driver import MAX_VAD_BACKLOG_TICKS, Driver
+from vivavoce.runtime.driver import Driver
+from vivavoce.runtime.vad_pool import MAX_BACKLOG_TICKS
 from vivavoce.server.app import Server
 from vivavoce.server.outbox import ROOM_BYTES, SocketOutbox
 from vivavoce.wire.codec import MAX_FRAME_BYTES
@@ -164,7 +165,7 @@ async def test_a_flood_of_audio_meets_back_pressure(
             (driver,) = drivers
             assert driver.busy
             held = driver._hearing.vad.backlog_ticks
-            assert MAX_VAD_BACKLOG_TICKS < held <= MAX_VAD_BACKLOG_TICKS + second
+            assert MAX_BACKLOG_TICKS < held <= MAX_BACKLOG_TICKS + second
         finally:
             fakes.vad.gate.set()
         await flood

@@ -30,6 +30,7 @@ from server_fakes import (
 )
 
 from vivavoce.config import Config, CountersSettings, LimitSettings, Secret
+from vivavoce.gateway.shared import redis as shared_redis
 from vivavoce.server.app import Server
 
 fakes = server_fixtures.fakes
@@ -155,7 +156,11 @@ def redis() -> Iterator[RedisServer]:
 
 
 @pytest.fixture
-async def servers(redis: RedisServer, fakes: Fakes) -> AsyncIterator[tuple[Server, Server]]:
+async def servers(
+    redis: RedisServer, fakes: Fakes, monkeypatch: pytest.MonkeyPatch
+) -> AsyncIterator[tuple[Server, Server]]:
+    # A Redis that is slow because the machine is busy is not lost; one that was killed is, at once.
+    monkeypatch.setattr(shared_redis, "PATIENCE_S", 5.0)
     settings = limited(capacity=10, requests_per_minute=600, max_sessions=3)
     settings = msgspec.structs.replace(settings, counters=CountersSettings(url=Secret(redis.url)))
     async with AsyncExitStack() as stack:

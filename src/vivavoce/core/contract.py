@@ -6,21 +6,22 @@ Laws
 2. Reports of an engine carry the id of what they belong to; a report whose id is gone is late, and dies here.
 3. Effects are performed in the order given. Starting what was started and stopping what has stopped is harmless.
 4. Times of audio are ticks of 1/24000 s on the session's audio clock (``audio.formats``).
-5. What comes many times a second is a msgspec struct, which is made four times as fast as a frozen dataclass.
+5. What comes many times a second is a msgspec struct, which is made four times as fast as a frozen dataclass. It
+   holds nothing that could lead back to it, so that the collector of cycles need not watch it.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal, TypeAlias
+from typing import Literal, TypeAlias, final
 
 import msgspec
 
 from vivavoce.audio.formats import AudioFormat, Clip
 from vivavoce.core.alignment import Mark
 from vivavoce.core.context import ResponsePlan
-from vivavoce.wire.client_events import ClientEvent, Rejected
+from vivavoce.wire.client_events import ControlEvent, InputAudioAppend, Rejected
 from vivavoce.wire.errors import ServerFault
 from vivavoce.wire.items import Item
 from vivavoce.wire.server_events import Logprob, RateLimit, ServerEvent, Usage
@@ -29,7 +30,7 @@ from vivavoce.wire.session_config import Transcription
 # ------------------------------------------------------------------------------------- what can happen
 
 
-class VadFrame(msgspec.Struct, frozen=True):
+class VadFrame(msgspec.Struct, frozen=True, gc=False):
     """The VAD judged the 32 ms frame that ends at ``end_tick`` (always a multiple of 768)."""
 
     end_tick: int
@@ -99,14 +100,14 @@ class QuotaSettled:
     rate_limits: tuple[RateLimit, ...]
 
 
-class TextProduced(msgspec.Struct, frozen=True):
+class TextProduced(msgspec.Struct, frozen=True, gc=False):
     """The model's words: the text of a text message, the transcript of a spoken one."""
 
     response_id: str
     text: str
 
 
-class AudioProduced(msgspec.Struct, frozen=True):
+class AudioProduced(msgspec.Struct, frozen=True, gc=False):
     response_id: str
     audio: bytes
     """In the plan's output format; whole samples. Empty where only marks are new."""
@@ -189,12 +190,14 @@ Report: TypeAlias = (
     | ResponseFinished
     | ResponseFailed
 )
-Input: TypeAlias = ClientEvent | Rejected | Report | TimePassed | ShutDown
+News: TypeAlias = ControlEvent | Rejected | Report | TimePassed | ShutDown
+"""All but sound, from which nothing follows but what it is fed to."""
+Input: TypeAlias = InputAudioAppend | News
 
 # ----------------------------------------------------------------------------------- what can be asked for
 
 
-class Emit(msgspec.Struct, frozen=True):
+class Emit(msgspec.Struct, frozen=True, gc=False):
     event: ServerEvent
 
 
@@ -208,7 +211,8 @@ class Retrieve:
     format: AudioFormat
 
 
-class FeedVad(msgspec.Struct, frozen=True):
+@final
+class FeedVad(msgspec.Struct, frozen=True, gc=False):
     """Judge this audio; it begins at ``start_tick``."""
 
     start_tick: int
@@ -233,7 +237,7 @@ class OpenUtterance:
     """Its end may be asked about (:class:`JudgeTurn`), so its words are of use while they are spoken."""
 
 
-class FeedUtterance(msgspec.Struct, frozen=True):
+class FeedUtterance(msgspec.Struct, frozen=True, gc=False):
     item_id: str
     clip: Clip
 

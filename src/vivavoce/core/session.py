@@ -60,6 +60,10 @@ class Phase(Enum):
     CLOSING = auto()
 
 
+_OPEN: Final = Phase.OPEN
+"""An enumeration is slow to find a member by its name, too."""
+
+
 @dataclass(slots=True)
 class Recognition:
     """What is to become of the words of an item."""
@@ -139,9 +143,11 @@ class Session:
 
     def receive(self, event: c.Input, now: float) -> list[c.Effect]:
         """One thing happened -> what to do about it, in order."""
-        if self.phase is not Phase.OPEN:
+        if self.phase is not _OPEN:
             return []
         try:
+            if type(event) is ce.InputAudioAppend:
+                return self._append(event)
             if self._dispatch(event, now):
                 self._follow_up()
         except ClientFault as fault:
@@ -157,12 +163,9 @@ class Session:
         if self._speculator.made is not None:
             self._speculator.review(self._owed, self._turn, self.config, self._conversation.snapshot())
 
-    def _dispatch(self, event: c.Input, now: float) -> bool:
-        """False where nothing can follow from it, as from nearly all of what comes many times a second."""
+    def _dispatch(self, event: c.News, now: float) -> bool:
+        """False where nothing can follow from it, as from nearly all frames of the VAD."""
         match event:
-            case ce.InputAudioAppend():
-                self._append(event)
-                return False
             case c.VadFrame():
                 return self._vad_frame(event)
             case c.AudioProduced():
@@ -295,13 +298,13 @@ class Session:
     def _input_format(self) -> AudioFormat:
         return _FORMATS[self.config.input_audio_format]
 
-    def _append(self, event: ce.InputAudioAppend) -> None:
+    def _append(self, event: ce.InputAudioAppend) -> list[c.Effect]:
+        """What follows goes by no journal: fifty come in a second."""
         fmt = _FORMATS[self.config.input_audio_format]
         if event.undecodable:
             raise errors.invalid_audio("audio", fmt.value)
         start = self._audio.append(fmt, event.audio, self._conversation.clip_ticks)
-        if not isinstance(self._turn, turns.Off):
-            self._journal.ask(c.FeedVad(start, fmt, event.audio))
+        return [] if isinstance(self._turn, turns.Off) else [c.FeedVad(start, fmt, event.audio)]
 
     def _vad_frame(self, frame: c.VadFrame) -> bool:
         """True where the turn is another one afterwards."""

@@ -17,8 +17,11 @@ Laws
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Final, TypeAlias
+
+from msgspec import Struct
+from msgspec.structs import replace
 
 from vivavoce.audio.formats import TICKS_PER_MS
 from vivavoce.wire.session_config import Eagerness, SemanticVad, ServerVad, TurnDetection
@@ -47,16 +50,14 @@ class Quiet:
     """Nobody speaks."""
 
 
-@dataclass(frozen=True, slots=True)
-class Speaking:
+class Speaking(Struct, frozen=True):
     item_id: str
     """Announced by ``speech_started``; the item that the turn will become."""
     from_tick: int
     """Where the audio of the item begins, padding included."""
 
 
-@dataclass(frozen=True, slots=True)
-class Hesitating:
+class Hesitating(Struct, frozen=True):
     """Silence within a turn; counted from ``silent_from``."""
 
     item_id: str
@@ -135,7 +136,7 @@ def hear(turn: Turn, end_tick: int, probability: float, vad: TurnDetection) -> t
             start = end_tick - FRAME_TICKS - vad.prefix_padding_ms * TICKS_PER_MS
             return turn, Began(max(0, start))
         case Speaking():
-            if probability >= exit_threshold(vad):
+            if probability >= vad.threshold or probability >= exit_threshold(vad):
                 return turn, None
             return _wait(Hesitating(turn.item_id, turn.from_tick, end_tick - FRAME_TICKS, end_tick), vad)
         case Hesitating():

@@ -26,7 +26,7 @@ from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import asynccontextmanager
 from typing import Any, Final, assert_never
 
-from vivavoce.audio.formats import TICKS_PER_MS, AudioFormat
+from vivavoce.audio.formats import AudioFormat
 from vivavoce.audio.noise_reduction import NoiseReducer
 from vivavoce.audio.resample import clip_to_wire
 from vivavoce.core import contract as c
@@ -51,8 +51,6 @@ from vivavoce.wire.errors import ServerFault
 
 log = logging.getLogger(__name__)
 
-MAX_VAD_BACKLOG_TICKS: Final = 10_000 * TICKS_PER_MS
-"""Audio that may wait for the VAD before the socket is read no further."""
 _BACKLOG_POLL_S: Final = 0.02
 CLOSE_BUG: Final = 1011
 _REDUCED_AT_ONCE_MS: Final = 200
@@ -263,9 +261,7 @@ class Driver:
     @property
     def busy(self) -> bool:
         """The socket should not be read now; see :meth:`ready`."""
-        return (
-            self._outbox.full or self._aside is not None or self._hearing.vad.backlog_ticks > MAX_VAD_BACKLOG_TICKS
-        )
+        return self._outbox.full or self._aside is not None or self._hearing.vad.crowded
 
     async def ready(self) -> None:
         """Wait until the session can take more input."""
@@ -273,7 +269,7 @@ class Driver:
             if self._aside is not None:
                 await asyncio.wait([self._aside])
             await self._outbox.drained()
-            if self._hearing.vad.backlog_ticks > MAX_VAD_BACKLOG_TICKS:
+            if self._hearing.vad.crowded:
                 await asyncio.sleep(_BACKLOG_POLL_S)
 
     def post(self, event: c.Input) -> None:
@@ -285,7 +281,11 @@ class Driver:
         try:
             while True:
                 for effect in self._session.receive(event, self._loop.time()):
-                    self._perform(effect)
+                    # Most effects are sound for the VAD.
+                    if type(effect) is c.FeedVad:
+                        self._hearing.vad.feed(effect.start_tick, effect.format, effect.data)
+                    else:
+                        self._perform(effect)
                 if not self._inbox:
                     break
                 event = self._inbox.popleft()
@@ -331,8 +331,6 @@ class Driver:
 
     def _perform(self, effect: c.Effect) -> None:
         match effect:
-            case c.FeedVad():
-                self._hearing.vad.feed(effect.start_tick, effect.format, effect.data)
             case c.Emit():
                 match effect.event:
                     case se.AudioDelta(response_id=response_id) if response_id in self._timings.silent:
@@ -377,6 +375,8 @@ class Driver:
                 self._drop_speculation(effect.response_id)
             case c.Close():
                 self._outbox.close(effect.code, effect.reason)
+            case c.FeedVad():
+                self._hearing.vad.feed(effect.start_tick, effect.format, effect.data)
             case _:
                 assert_never(effect)
 

@@ -43,6 +43,9 @@ FRAME_TICKS: Final = FRAME_MS * TICKS_PER_MS
 SLICE: Final = 0.008
 """Seconds that the pool means to spend in its thread before it looks for new frames again."""
 
+MAX_BACKLOG_TICKS: Final = 10_000 * TICKS_PER_MS
+"""Audio that may wait in a stream before it is crowded."""
+
 AT_ONCE: Final = 0.004
 """Seconds that a slice may hold the event loop."""
 
@@ -78,6 +81,8 @@ class _Run:
     """Bytes that wait."""
     frame: int = 0
     """Bytes in a frame."""
+    room: int = 0
+    """Bytes that may wait here before the stream could be crowded."""
     lane: int = 0
     """Where a round has the frames of its format."""
 
@@ -259,6 +264,8 @@ class VadStream:
         self._in_flight = 0
         self._queued = False
         self._closed = False
+        self.crowded = False
+        """More than :data:`MAX_BACKLOG_TICKS` wait: feed it no more now. Looked at for each frame of a client."""
 
     @property
     def backlog_ticks(self) -> int:
@@ -295,6 +302,8 @@ class VadStream:
                 run = self._change_format(run, fmt)
         run.chunks.append(data)
         run.size += size
+        if run.size > run.room:
+            self._weigh()
         self._next_tick = start_tick + fmt.ticks(size)
         # Not in the queue, it has no whole frame but in this run, which is its only one then.
         if run.size >= run.frame and not self._queued:
@@ -304,6 +313,7 @@ class VadStream:
     def reset(self) -> None:
         """Forget what the network remembers and the audio that waits; frames in flight are not reported."""
         self._runs.clear()
+        self.crowded = False
         self._broken = True
         self._generation += 1
 
@@ -344,6 +354,8 @@ class VadStream:
             self._runs.popleft()
             run = self._runs[0]
         self._queued = run.size >= run.frame
+        if self.crowded:
+            self._weigh()
         return self._queued
 
     def report(self, generation: int, end_tick: int, probability: float) -> None:
@@ -366,6 +378,9 @@ class VadStream:
             self.close()
             self._on_fault(error)
 
+    def _weigh(self) -> None:
+        self.crowded = self.backlog_ticks > MAX_BACKLOG_TICKS
+
     def _landed(self) -> None:
         self._in_flight -= 1
         if self._closed and not self._in_flight:
@@ -379,7 +394,7 @@ class VadStream:
         head = start_tick % FRAME_TICKS
         run = _Run(fmt, end=start_tick - head + FRAME_TICKS, fresh=True)
         run.append(from_samples(np.zeros(fmt.bytes_of(head) // fmt.sample_bytes, np.int16), fmt))
-        self._runs.append(run)
+        self._add(run)
         self._broken = False
         return run
 
@@ -393,8 +408,12 @@ class VadStream:
         run.append(_reformat(tail, last.fmt, fmt, wanted))
         if not last.size:
             self._runs.pop()
-        self._runs.append(run)
+        self._add(run)
         return run
+
+    def _add(self, run: _Run) -> None:
+        run.room = run.fmt.bytes_of(max(0, MAX_BACKLOG_TICKS - self.backlog_ticks))
+        self._runs.append(run)
 
 
 def _reformat(data: bytes, source: AudioFormat, target: AudioFormat, wanted: int) -> bytes:

@@ -29,6 +29,8 @@ CLOSE_TIMEOUT_S: Final = 2.0
 
 _READ_AHEAD: Final = 64 * 1024
 """Bytes of frames that may wait for the reader; twice as many, and the connection is read no further."""
+_TEXT: Final = WSMsgType.TEXT
+"""Asked for each frame, and a member of an enumeration is slow to find by its name."""
 _WHOLE_TEXT: Final = 0x80 | WSMsgType.TEXT.value
 _SHORT: Final = struct.Struct("!BB").pack
 _MEDIUM: Final = struct.Struct("!BBH").pack
@@ -128,7 +130,7 @@ class _Inbox(WebSocketDataQueue):
     """Its reader has done with all that came."""
 
     def feed_data(self, data: WSMessage | WSMessageTextBytes, size: int) -> None:
-        if self._idle and self.take is not None and data[0] is WSMsgType.TEXT and self.take(data[1]):
+        if self._idle and self.take is not None and data[0] is _TEXT and self.take(data[1]):
             return
         self._idle = False
         super().feed_data(data, size)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TypeAlias
+from typing import TypeAlias, final
 
 import msgspec
 
@@ -20,7 +20,8 @@ class SessionUpdate(msgspec.Struct, frozen=True, kw_only=True):
     """Kinds of spellings that a strict server refuses."""
 
 
-class InputAudioAppend(msgspec.Struct, frozen=True, kw_only=True):
+@final
+class InputAudioAppend(msgspec.Struct, frozen=True, gc=False, kw_only=True):
     audio: bytes
     """Bytes in the session's input format; at most 15 MiB."""
     undecodable: bool = False
@@ -78,9 +79,8 @@ class Rejected(msgspec.Struct, frozen=True, kw_only=True):
     error: ErrorBody
 
 
-ClientEvent: TypeAlias = (
+ControlEvent: TypeAlias = (
     SessionUpdate
-    | InputAudioAppend
     | InputAudioCommit
     | InputAudioClear
     | ItemCreate
@@ -90,3 +90,5 @@ ClientEvent: TypeAlias = (
     | ResponseCreate
     | ResponseCancel
 )
+"""All but sound."""
+ClientEvent: TypeAlias = InputAudioAppend | ControlEvent

@@ -248,7 +248,7 @@ class ContentPartDone(msgspec.Struct, frozen=True):
     part: OutputPart
 
 
-class TextDelta(msgspec.Struct, frozen=True):
+class TextDelta(msgspec.Struct, frozen=True, gc=False):
     response_id: str
     item_id: str
     output_index: int
@@ -264,7 +264,7 @@ class TextDone(msgspec.Struct, frozen=True):
     text: str
 
 
-class TranscriptDelta(msgspec.Struct, frozen=True):
+class TranscriptDelta(msgspec.Struct, frozen=True, gc=False):
     """What the assistant's audio says, as text."""
 
     response_id: str
@@ -282,7 +282,7 @@ class TranscriptDone(msgspec.Struct, frozen=True):
     transcript: str
 
 
-class AudioDelta(msgspec.Struct, frozen=True):
+class AudioDelta(msgspec.Struct, frozen=True, gc=False):
     response_id: str
     item_id: str
     output_index: int

@@ -272,7 +272,7 @@ class EventShape(Shape, tag_field="type", kw_only=True):
     event_id: EventId | UnsetType | None = UNSET
 
 
-class AppendIn(EventShape, tag="input_audio_buffer.append", kw_only=True):
+class AppendIn(EventShape, tag="input_audio_buffer.append", kw_only=True, gc=False):
     """How long ``audio`` may be is seen to where it becomes an event: fifty come in a second, and a call of Python
     from within the decoder is dear."""
 
