@@ -190,9 +190,9 @@ Report: TypeAlias = (
     | ResponseFinished
     | ResponseFailed
 )
-News: TypeAlias = ControlEvent | Rejected | Report | TimePassed | ShutDown
+OtherInput: TypeAlias = ControlEvent | Rejected | Report | TimePassed | ShutDown
 """All but sound, from which nothing follows but what it is fed to."""
-Input: TypeAlias = InputAudioAppend | News
+Input: TypeAlias = InputAudioAppend | OtherInput
 
 # ----------------------------------------------------------------------------------- what can be asked for
 

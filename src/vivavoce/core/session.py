@@ -163,7 +163,7 @@ class Session:
         if self._speculator.made is not None:
             self._speculator.review(self._owed, self._turn, self.config, self._conversation.snapshot())
 
-    def _dispatch(self, event: c.News, now: float) -> bool:
+    def _dispatch(self, event: c.OtherInput, now: float) -> bool:
         """False where nothing can follow from it, as from nearly all frames of the VAD."""
         match event:
             case c.VadFrame():
